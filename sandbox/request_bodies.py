@@ -18,6 +18,11 @@ Json: TypeAlias = dict[str, object]
 _TEXTS: Final = ("model", "name", "source", "destination", "from", "prompt", "suffix")
 #: Where msgspec found a mistake.
 _PLACE: Final = re.compile(r"\(byte (\d+)\)")
+#: Half of a surrogate pair.
+_HALF: Final = re.compile(
+    rb"(?<!\\)((?:\\\\)*)(?:\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+)
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "string": (str,),
     "bool": (bool,),
@@ -117,7 +122,7 @@ def _folded(fields: dict[str, Any]) -> dict[str, Any]:
 def subject(raw: bytes) -> str:
     """Return the model that a body names, of a copy the new one; else nothing."""
     try:
-        fields = msgspec.json.decode(raw)
+        fields = msgspec.json.decode(_as_unicode(raw))
     except (msgspec.DecodeError, RecursionError):
         return ""
     named = _folded(fields) if isinstance(fields, dict) else {}
@@ -125,7 +130,14 @@ def subject(raw: bytes) -> str:
     return next((name for name in names if name and isinstance(name, str)), "")
 
 
+def _as_unicode(raw: bytes) -> bytes:
+    """Return JSON whose text is valid Unicode: Go replaces what is not."""
+    utf_8 = raw.decode("utf-8", "replace").encode()
+    return _HALF.sub(rb"\1\\ufffd", utf_8) if rb"\u" in utf_8 else utf_8
+
+
 def _decode(raw: bytes) -> object:
+    raw = _as_unicode(raw)
     try:
         return msgspec.json.decode(raw)
     except RecursionError:

@@ -11,12 +11,10 @@ import msgspec
 from herdbook.core import InvalidNameError
 from herdbook.core.models.names import canonical_name
 from herdbook.gateway.protocol.answers import Refusal
-from herdbook.gateway.protocol.bodies import fields_of
+from herdbook.gateway.protocol.bodies import fields_of, text_of
 
 _NAMING: Final = frozenset({"model", "name", "source", "destination", "from"})
 """Fields of requests that name a model, in any of the APIs."""
-
-_decode_name = msgspec.json.Decoder(str).decode
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +73,7 @@ def named_models(body: bytes) -> list[str]:
     """
     try:
         return [
-            _decode_name(value)
+            text_of(value)
             for key, value in fields_of(body).items()
             if key.casefold() in _NAMING
         ]

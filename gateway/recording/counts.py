@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from herdbook.gateway.protocol.bodies import fields_of
+
 HEAD_BYTES: Final = 2_048
 """First bytes of an answer that are kept: Anthropic's first event fits."""
 
@@ -27,6 +29,7 @@ _OUTPUT: Final = re.compile(
     rb'"(?:eval_count|completion_tokens|output_tokens)' + _NUMBER
 )
 _LOAD: Final = re.compile(rb'"load_duration' + _NUMBER)
+_OPENAI_END: Final = b"data: [DONE]"
 _ANTHROPIC: Final = b"event: message_start"
 _ANTHROPIC_END: Final = b"event: message_delta"
 _DONE_REASON: Final = re.compile(rb'"done_reason"\s*:\s*"(load|unload)"')
@@ -41,18 +44,14 @@ class Counts(NamedTuple):
         load_s: Time that the server needed to load the model, seconds; None if not
             reported.
         only: ``load`` or ``unload`` if the request did only that; else empty.
-        error: The error inside a stream that began well; empty if there is none.
+        failed: Whether it ends with an error, in a stream that began well.
     """
 
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     load_s: float | None = None
     only: str = ""
-    error: str = ""
-
-
-class _Line(msgspec.Struct):
-    error: str | None = None
+    failed: bool = False
 
 
 def counts_of(head: bytes, tail: bytes) -> Counts:
@@ -62,8 +61,10 @@ def counts_of(head: bytes, tail: bytes) -> Counts:
         head: The first bytes of the body, at most ``HEAD_BYTES``.
         tail: The last bytes of the body, at most ``TAIL_BYTES``.
     """
-    last = tail.rstrip().rpartition(b"\n")[2]
-    part = tail if b"data:" in tail or b"data:" in head else last
+    last = tail.rstrip().removesuffix(_OPENAI_END).rstrip().rpartition(b"\n")[2]
+    is_stream_of_events = b"data:" in tail or b"data:" in head
+    # A whole answer may have a line for each field.
+    part = tail if is_stream_of_events or last.strip() == b"}" else last
     reason = _DONE_REASON.search(last)
     load = _last(_LOAD, part)
     prompt = _last(_PROMPT, part)
@@ -77,7 +78,7 @@ def counts_of(head: bytes, tail: bytes) -> Counts:
         output_tokens=output,
         load_s=None if load is None else load / 1e9,
         only=reason[1].decode() if reason else "",
-        error=_error(last.removeprefix(b"data:").strip()),
+        failed=_has_error(last.removeprefix(b"data:").strip()),
     )
 
 
@@ -86,11 +87,12 @@ def _last(pattern: re.Pattern[bytes], data: bytes) -> int | None:
     return int(found[-1]) if found else None
 
 
-def _error(line: bytes) -> str:
-    """Return the error in the last line of a stream; empty if it has none."""
+def _has_error(line: bytes) -> bool:
+    """Return whether the last line of an answer is an error."""
     if b'"error"' not in line:
-        return ""
+        return False
     try:
-        return msgspec.json.decode(line, type=_Line).error or ""
-    except msgspec.MsgspecError:
-        return ""
+        error = fields_of(line).get("error", b"null")
+    except msgspec.DecodeError:
+        return False
+    return bytes(error).strip() not in {b"null", b'""'}

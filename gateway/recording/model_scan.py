@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from herdbook.gateway.protocol.bodies import fields_of
+from herdbook.gateway.protocol.bodies import fields_of, text_of
 
 _LONGEST: Final = 1024
 """Bytes of a string that are collected; model names are shorter."""
@@ -145,6 +145,6 @@ def _decoded(raw: bytes) -> str:
     if len(raw) > _LONGEST:
         return ""
     try:
-        return msgspec.json.decode(b'"%b"' % raw, type=str)
+        return text_of(b'"%b"' % raw)
     except msgspec.DecodeError:
         return ""

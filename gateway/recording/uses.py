@@ -194,7 +194,7 @@ class Watched:
         if outcome is UseOutcome.COMPLETED and not succeeded:
             outcome = UseOutcome.FAILED
             failure = _FAILURES.get(self._status, "server_failed")
-        elif outcome is UseOutcome.COMPLETED and counts.error:
+        elif outcome is UseOutcome.COMPLETED and counts.failed:
             outcome, failure = UseOutcome.FAILED, "server_failed"
         first = self._first if succeeded else None
         unreported = self._unreported(counts, outcome, answered=first is not None)

@@ -9,6 +9,7 @@ import msgspec
 
 from herdbook.core import ModelRole
 from herdbook.core.models.names import same_name
+from herdbook.gateway.protocol.bodies import Fields, fields_of, items_of, text_of
 from herdbook.gateway.rewriting.requests import ROLE
 
 PS: Final = "/api/ps"
@@ -41,10 +42,8 @@ def changed_list(
     """
     field = LISTS[path]
     try:
-        answer = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        entries = msgspec.json.decode(answer[field], type=list[msgspec.Raw] | None)
-        named = [(_name(entry), entry) for entry in entries or []]
-    except (msgspec.MsgspecError, KeyError):  # not a list: the client shows what it is
+        answer, named = _named(field, body)
+    except (msgspec.DecodeError, KeyError):  # not a list: the client shows what it is
         return body
     named = [(name, entry) for name, entry in named if allowed(name)]
     roles = [] if recommend is None else _roles(recommend, named)
@@ -70,16 +69,27 @@ def merged_list(path: str, bodies: Sequence[bytes]) -> bytes:
     seen: set[str] = set()
     for body in bodies:
         try:
-            answer = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-            found = msgspec.json.decode(answer[field], type=list[msgspec.Raw] | None)
-            named = [(_name(entry), entry) for entry in found or []]
-        except (msgspec.MsgspecError, KeyError):
+            answer, named = _named(field, body)
+        except (msgspec.DecodeError, KeyError):
             continue
         merged = merged or answer
         entries += [entry for name, entry in named if path == PS or name not in seen]
         seen |= {name for name, _ in named if name}
     merged[field] = msgspec.Raw(msgspec.json.encode(entries))
     return msgspec.json.encode(merged)
+
+
+def _named(field: str, body: bytes) -> tuple[Fields, list[tuple[str, msgspec.Raw]]]:
+    """Return the fields of an answer, and the entries of its list with their names.
+
+    Raises:
+        msgspec.DecodeError: The body is not an object with a list.
+        KeyError: The field is missing.
+    """
+    answer = fields_of(body)
+    listed = answer[field]
+    entries = [] if bytes(listed).strip() == b"null" else items_of(listed)
+    return answer, [(_name(entry), entry) for entry in entries]
 
 
 def _roles(
@@ -93,7 +103,7 @@ def _roles(
             continue
         for name, entry in named:
             if same_name(name, chosen):
-                fields = msgspec.json.decode(entry, type=dict[str, Any])
+                fields: dict[str, Any] = dict(fields_of(entry))
                 renamed = dict.fromkeys(fields.keys() & {*_NAMES}, f"{ROLE}{role}")
                 found.append(fields | renamed)
                 break
@@ -103,8 +113,7 @@ def _roles(
 def _name(entry: msgspec.Raw) -> str:
     """Return the name in an entry; empty if it has none that can be read."""
     try:
-        fields = msgspec.json.decode(entry, type=dict[str, msgspec.Raw])
-        raw = next((fields[key] for key in _NAMES if key in fields), b'""')
-        return msgspec.json.decode(raw, type=str)
-    except msgspec.MsgspecError:
+        fields = fields_of(entry)
+        return text_of(next((fields[key] for key in _NAMES if key in fields), b'""'))
+    except msgspec.DecodeError:
         return ""

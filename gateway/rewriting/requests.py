@@ -15,7 +15,13 @@ from herdbook.core import InvalidNameError, ReadModel, UnknownRoleError
 from herdbook.core.models.configuration import keep_alive_seconds, options_for
 from herdbook.events.facts import Setting
 from herdbook.gateway.protocol.answers import Refusal
-from herdbook.gateway.protocol.bodies import Fields, fields_of
+from herdbook.gateway.protocol.bodies import (
+    Fields,
+    fields_of,
+    request_fields,
+    text_of,
+    value_in,
+)
 from herdbook.gateway.protocol.endpoints import SHOWS, Effect, Endpoint, Form
 from herdbook.gateway.protocol.headers import Headers
 
@@ -38,7 +44,6 @@ _TEXTS: Final = frozenset({"prompt", "messages", "input"})
 
 _NOTHING: Final = frozenset({b'""', b"[]", b"null"})
 
-_decode_text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.encode
 
 
@@ -83,7 +88,7 @@ class Choice(NamedTuple):
 def asked_model(endpoint: Endpoint, fields: Fields) -> str | None:
     """Return the model that a request names; None if that cannot be read."""
     try:
-        return _decode_text(fields.get(_key_of(endpoint, fields), b"null"))
+        return text_of(fields.get(_key_of(endpoint, fields), b"null"))
     except msgspec.DecodeError:  # the server reports what is wrong
         return None
 
@@ -124,12 +129,10 @@ class Rewriter:
             Refusal: No model fits what is requested.
         """
         try:
-            fields = fields_of(body)
+            fields = request_fields(body)
             key = _key_of(endpoint, fields)
-            if sum(name.lower() == key for name in fields) > 1:
-                return None  # the server takes the last spelling
-            asked = _decode_text(fields.get(key, b"null"))
-        except msgspec.DecodeError:  # the server reports what is wrong
+            asked = text_of(fields.get(key, b"null"))
+        except msgspec.DecodeError:  # the server reports it, or takes the last spelling
             return None
         read_model = self._latest()
         choice = choice or _choose(read_model, asked, allowed)
@@ -295,7 +298,7 @@ def _unloads(fields: Fields) -> bool:
     if _TEXTS & fields.keys():
         return False
     try:
-        keep_alive = msgspec.json.decode(fields.get("keep_alive", b"null"))
+        keep_alive = value_in(fields.get("keep_alive", b"null"))
     except msgspec.DecodeError:
         return False
     return keep_alive_seconds(keep_alive) == 0

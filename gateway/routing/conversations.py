@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from herdbook.gateway.protocol.bodies import fields_of, items_of
+from herdbook.gateway.protocol.bodies import fields_of, items_of, text_of
 from herdbook.gateway.protocol.endpoints import Effect
 from herdbook.gateway.routing.upstreams import Wanted
 
@@ -87,4 +87,4 @@ def _role_of(message: msgspec.Raw) -> str:
     """Return who wrote a message; "user" for a plain text."""
     if not bytes(message).lstrip().startswith(b"{"):
         return "user"
-    return msgspec.json.decode(fields_of(message).get("role", b'""'), type=str)
+    return text_of(fields_of(message).get("role", b'""'))

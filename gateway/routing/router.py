@@ -17,7 +17,7 @@ from herdbook.core.fleet import placement
 from herdbook.core.fleet.placement import NodeView, Place, Readiness
 from herdbook.core.logging import Logger
 from herdbook.gateway.protocol.answers import Refusal
-from herdbook.gateway.protocol.bodies import Fields, fields_of
+from herdbook.gateway.protocol.bodies import Fields, request_fields, text_of
 from herdbook.gateway.protocol.endpoints import (
     FORMS,
     MODEL_CARDS,
@@ -273,7 +273,7 @@ class FleetRouter:
 def _fields_of(wanted: Wanted) -> Fields:
     """Return the fields of a request's body; empty if it is no object."""
     try:
-        return {} if wanted.body is None else fields_of(wanted.body)
+        return {} if wanted.body is None else request_fields(wanted.body)
     except msgspec.DecodeError:  # the server reports what is wrong
         return {}
 
@@ -300,8 +300,8 @@ def _named(wanted: Wanted) -> str:
 def _text(fields: Fields, field: str) -> str:
     """Return a text of a JSON object; empty if there is none."""
     try:
-        return msgspec.json.decode(fields.get(field, b'""'), type=str)
-    except msgspec.MsgspecError:
+        return text_of(fields.get(field, b'""'))
+    except msgspec.DecodeError:
         return ""
 
 

@@ -149,3 +149,36 @@ async def test_failed_use_of_an_unreadable_request_is_not_recorded() -> None:
         await sent(there, asking())
         assert await used(there) == MODEL
         assert not await there.events(UseFailed)
+
+
+HALF = json.dumps("cut \ud83d")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"role:fast","prompt":%b,"stream":false}' % HALF.encode(),
+        # As programs in C# write their fields.
+        b'{"Model":"role:fast","Prompt":"x","Stream":false}',
+        b'{"model":"role:fast","prompt":"\xff","stream":false}',
+    ],
+)
+async def test_what_go_reads_leniently_is_changed_as_well(body: bytes) -> None:
+    async with place() as there:
+        await there.manager.configure(MODEL, {"temperature": 0.5})
+        answer = await sent(there, body)
+        assert answer.startswith(b"HTTP/1.1 200 "), answer
+        assert b"X-Herdbook-Settings: temperature=0.5\r\n" in answer
+        assert await used(there) == MODEL
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"model":"\xff"}', b'{"\xff":1}', b'{"model":"a","keep_alive":"\xff"}'],
+)
+async def test_what_is_not_utf_8_is_left_to_the_server(body: bytes) -> None:
+    async with place() as there:
+        await there.manager.configure(MODEL, {"temperature": 0.5, "keep_alive": 60})
+        before = len(there.world.seen)
+        await sent(there, body)
+        assert len(there.world.seen) > before

@@ -34,7 +34,7 @@ ANSWERS = {
     "an unload": (b'{"done_reason": "unload"}', Counts(only="unload")),
     "an error in a stream": (
         b'{"response":"x","done":false}\n{"error":"out of memory"}\n',
-        Counts(error="out of memory"),
+        Counts(failed=True),
     ),
     "OpenAI": (
         (
@@ -64,7 +64,21 @@ ANSWERS = {
     ),
     "an error of OpenAI in a stream": (
         b'data: {"error":"it broke"}\n\n',
-        Counts(error="it broke"),
+        Counts(failed=True),
+    ),
+    "an error object of OpenAI in a stream": (
+        b'data: {"error":{"message":"it broke","code":500}}\n\ndata: [DONE]\n\n',
+        Counts(failed=True),
+    ),
+    "an error of Anthropic in a stream": (
+        b'event: error\ndata: {"type":"error","error":{"type":"api_error"}}\n\n',
+        Counts(failed=True),
+    ),
+    "an error that is not UTF-8": (b'{"error":"\xff"}\n', Counts(failed=True)),
+    "no error": (b'{"error":null,"usage":{"input_tokens":2}}', Counts(2)),
+    "a line for each field": (
+        b'{\n "usage": {\n  "prompt_tokens": 13,\n  "completion_tokens": 2\n }\n}\n',
+        Counts(13, 2),
     ),
     "no counts": (b"Ollama is running", Counts()),
     "nothing": (b"", Counts()),
