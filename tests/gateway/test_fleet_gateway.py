@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import (
     AbstractAsyncContextManager,
@@ -18,14 +20,23 @@ import pytest
 
 from herdbook.core import Fleet, ModelState, RecordedEvent
 from herdbook.events.facts import ModelUsed, NodeSettings
+from herdbook.gateway.recording import recorder
+from herdbook.gateway.routing import nodes
 from herdbook.gateway.routing.circuit_breaker import FAILURES, FIRST_REST_S, Breaker
-from herdbook.gateway.routing.nodes import LOOK_EVERY_S
 from herdbook.gateway.run import serve_gateway
 from herdbook.gateway.settings import GatewaySettings
 from herdbook.sandbox import RealClock, Settings, World, serve
 
 MODEL = "llama3.2:3b"
 NODES = ("a", "b", "local")
+LOOK_EVERY_S = 0.1
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at the nodes and record uses ten times as often."""
+    monkeypatch.setattr(nodes, "LOOK_EVERY_S", LOOK_EVERY_S)
+    monkeypatch.setattr(recorder, "FOLD_S", 0.1)
 
 
 class Servers:
@@ -53,7 +64,7 @@ class Servers:
         """Refresh all nodes, and wait until the gateway has seen that."""
         for manager in self.fleet.managers():
             await manager.refresh()
-        await asyncio.sleep(1.5 * LOOK_EVERY_S)
+        await asyncio.sleep(5 * LOOK_EVERY_S)
 
     async def events(self, kind: type) -> list[RecordedEvent]:
         store = self.fleet.log.storage.store
@@ -76,7 +87,11 @@ class Servers:
 
 @asynccontextmanager
 async def several(
-    *nodes: str, models: str = "some", plain: bool = False, roles: bool = False
+    *nodes: str,
+    models: str = "some",
+    plain: bool = False,
+    roles: bool = False,
+    token_s: float = 0.02,
 ) -> AsyncIterator[Servers]:
     """Serve a sandbox for each of three nodes, and a gateway for some of them."""
     async with AsyncExitStack() as stack:
@@ -85,7 +100,7 @@ async def several(
             worlds[name] = World(
                 models=models,
                 clock=RealClock(speed=20),
-                settings=Settings(token_s=0.02),
+                settings=Settings(token_s=token_s),
             )
             urls[name] = await stack.enter_async_context(serve(worlds[name]))
         fleet = await stack.enter_async_context(
@@ -192,6 +207,55 @@ async def test_answer_that_has_begun_is_cut_off_when_its_node_dies() -> None:
             servers.worlds["a"].kill()
             with pytest.raises(httpx.RemoteProtocolError):
                 _ = [line async for line in lines]
+
+
+async def test_node_that_dies_under_load_loses_only_its_running_streams() -> None:
+    """Each client sees a whole answer, or one that node "a" had begun; so does the log.
+
+    Requests that "a" had not begun to answer are answered by "b".
+    """
+    begun, completed, cut = Counter[str](), Counter[str](), Counter[str]()
+    going, numbers = True, itertools.count()
+
+    async def ask(servers: Servers) -> None:
+        while going:
+            prompt = f"{next(numbers)}"  # each is another conversation
+            body = {"model": MODEL, "prompt": prompt, "options": {"num_predict": 40}}
+            asked = servers.http.stream("POST", "/api/generate", json=body)
+            async with asked as answer:
+                node = node_of(answer)
+                begun[node] += 1
+                try:
+                    lines = [line async for line in answer.aiter_lines()]
+                except httpx.RemoteProtocolError:
+                    cut[node] += 1
+                    continue
+                assert json.loads(lines[-1])["done"] is True
+                completed[node] += 1
+
+    async with several("a", "b", token_s=0.2) as servers:
+        for name in ("a", "b"):
+            await servers.fleet.manager(name).load(MODEL)
+        await servers.looked()
+        async with asyncio.TaskGroup() as clients:
+            for _ in range(16):
+                clients.create_task(ask(servers))
+            async with asyncio.timeout(20):
+                while min(completed["a"], completed["b"]) < 4:
+                    await asyncio.sleep(0.01)
+                before = begun["a"]
+                while begun["a"] == before:
+                    await asyncio.sleep(0.01)
+                servers.worlds["a"].kill()
+                before = completed["b"]
+                while completed["b"] < before + 24:
+                    await asyncio.sleep(0.01)
+            going = False
+
+        assert set(cut) == {"a"}
+        assert 1 <= cut["a"] <= 16
+        total = completed + cut
+        assert await servers.uses(total.total()) == total
 
 
 async def test_drained_node_gets_no_new_requests_and_restrictions_are_hard() -> None:
