@@ -26,14 +26,27 @@ import pytest
 
 from herdbook.core import ModelManager
 from herdbook.events.facts import UseOutcome
-from herdbook.events.sqlite.session import LOCK_WAIT_S
 from herdbook.service.auth.token_file_editor import add_token
 from herdbook.service.auth.tokens import Role
 
 MODELS = ("llama3.2:3b", "smollm2:135m")
 CLIENTS = ("ann", "ben", "cy", "dot")
+FOLD_S = 0.2
+LOCK_WAIT_S = 0.5
+"""The gateway records more often and waits less for the log than usual, so that the
+test is short."""
+
+GATEWAY = f"""
+import sys
+from herdbook.cli import run
+from herdbook.events.sqlite import connection
+from herdbook.gateway.recording import recorder
+recorder.FOLD_S, connection.LOCK_WAIT_S = {FOLD_S}, {LOCK_WAIT_S}
+sys.exit(run())
+"""
+
 UNCERTAIN_S = 3.0
-"""Uses that ended so long before a kill may be missing: collected for a second, then
+"""Uses that ended so long before a kill may be missing: collected for a time, then
 recorded by a busy machine."""
 
 
@@ -56,16 +69,18 @@ class Program:
         self._process = self._started()
 
     def _started(self) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *self._command],
+        return subprocess.Popen(
+            [sys.executable, *self._command],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             env=self._environment,
         )
-        assert process.stdout is not None
-        assert process.stdout.readline().startswith("http")
-        return process
+
+    def wait(self) -> None:
+        """Wait until it listens."""
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline().startswith("http")
 
     async def kill(self, *, pause_s: float) -> None:
         """Kill it, and start it again after a pause."""
@@ -73,6 +88,7 @@ class Program:
         await asyncio.to_thread(self.close)
         await asyncio.sleep(pause_s)
         self._process = await asyncio.to_thread(self._started)
+        await asyncio.to_thread(self.wait)
         self.kills.append((began, monotonic()))
 
     async def stop(self) -> None:
@@ -183,15 +199,17 @@ async def test_usage_adds_up_to_what_the_clients_counted(tmp_path: Path) -> None
     secrets = {name: add_token(tokens, name, Role.READ) for name in CLIENTS}
     server_port, port = free_port(), free_port()
     server_url = f"http://127.0.0.1:{server_port}"
-    sandbox = ["herdbook.sandbox", "--port", str(server_port), "--speed", "20"]
+    sandbox = ["-m", "herdbook.sandbox", "--port", str(server_port), "--speed", "20"]
     server = Program([*sandbox, "--token-s", "0.1"], {})
     try:
         listen = ("--listen", f"127.0.0.1:{port}", "--tokens", str(tokens))
         gateway = Program(
-            ["herdbook.cli", "gateway", *listen],
+            ["-c", GATEWAY, "gateway", *listen],
             {"HERDBOOK_DB": str(log), "OLLAMA_HOST": server_url},
         )
         try:
+            server.wait()
+            gateway.wait()
             clients = await _load_and_kill(
                 f"http://127.0.0.1:{port}", secrets, server, gateway, log
             )
@@ -233,18 +251,17 @@ async def _load_and_kill(
     async with asyncio.TaskGroup() as running:
         for client in clients.values():
             running.create_task(client.run(lambda: going))
-        await asyncio.sleep(4)
-        await server.kill(pause_s=0.5)
-        await asyncio.sleep(5)
-        await gateway.kill(pause_s=0.5)
-        await asyncio.sleep(5)
-        await gateway.kill(pause_s=0)
-        await server.kill(pause_s=0)
-        await asyncio.sleep(4)
+        await asyncio.sleep(1)
+        await server.kill(pause_s=0.3)
+        await asyncio.sleep(2)
+        await gateway.kill(pause_s=0.3)
+        await asyncio.sleep(0.3)
+        await asyncio.gather(gateway.kill(pause_s=0), server.kill(pause_s=0))
+        await asyncio.sleep(0.3)
         with closing(sqlite3.connect(log)) as locking:
             locking.execute("BEGIN IMMEDIATE")
-            await asyncio.sleep(LOCK_WAIT_S + 2.5)
-        await asyncio.sleep(3)
+            await asyncio.sleep(LOCK_WAIT_S + FOLD_S + 1)
+        await asyncio.sleep(1)
         going = False
     return clients
 
