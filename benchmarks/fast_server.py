@@ -1,7 +1,7 @@
 """The floor of a gateway: a server that answers as Ollama does, with fixed bytes.
 
 ``python -m benchmarks.fast_server`` prints its address. A generation is a stream of
-five chunks, sent at once.
+five chunks, sent at once. A chat is a stream of ``CHUNKS``, sent one by one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import json
 from typing import Final
 
 MODEL: Final = "m:1"
+CHUNKS: Final = 100
+_CHUNK_EVERY_S: Final = 0.01
 _DIGEST: Final = "a" * 64
 _DETAILS: Final = {"format": "gguf", "family": "llama", "parameter_size": "8.0B"}
 _PAGES: Final = {
@@ -59,7 +61,8 @@ def _page(body: object) -> bytes:
     return head + b"Content-Length: %d\r\n\r\n" % len(raw) + raw
 
 
-def _stream() -> bytes:
+def _stream() -> tuple[bytes, bytes, bytes]:
+    """Return the start of a stream, a chunk and its end."""
     word = {"model": MODEL, "response": "word", "done": False}
     last = {
         "model": MODEL,
@@ -70,15 +73,16 @@ def _stream() -> bytes:
         "prompt_eval_count": 11,
         "eval_count": 4,
     }
-    lines = [json.dumps(line).encode() + b"\n" for line in [*[word] * 4, last]]
-    chunks = [b"%x\r\n%b\r\n" % (len(line), line) for line in lines]
+    lines = [json.dumps(line).encode() + b"\n" for line in (word, last)]
+    chunk, end = (b"%x\r\n%b\r\n" % (len(line), line) for line in lines)
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
     framing = b"Transfer-Encoding: chunked\r\n\r\n"
-    return head + framing + b"".join(chunks) + b"0\r\n\r\n"
+    return head + framing, chunk, end + b"0\r\n\r\n"
 
 
 _ANSWERS: Final = {path: _page(body) for path, body in _PAGES.items()}
-_GENERATED: Final = _stream()
+_START, _CHUNK, _END = _stream()
+_GENERATED: Final = _START + 4 * _CHUNK + _END
 
 
 class FastServer(asyncio.Protocol):
@@ -97,7 +101,20 @@ class FastServer(asyncio.Protocol):
         if end and len(body) >= wanted:
             self._received = b""
             path = head.split(b" ", 2)[1]
-            self._transport.write(_ANSWERS.get(path, _GENERATED))
+            if path == b"/api/chat":
+                self._transport.write(_START)
+                self._send_chunks(CHUNKS - 1)
+            else:
+                self._transport.write(_ANSWERS.get(path, _GENERATED))
+
+    def _send_chunks(self, left: int) -> None:
+        """Send the rest of a stream."""
+        if not left:
+            self._transport.write(_END)
+            return
+        self._transport.write(_CHUNK)
+        loop = asyncio.get_running_loop()
+        loop.call_later(_CHUNK_EVERY_S, self._send_chunks, left - 1)
 
 
 async def _serve() -> None:

@@ -29,6 +29,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
 
 from benchmarks.dataset import first_facts, lifecycle_facts, new_event
+from benchmarks.program import cpu_s
 from herdbook.core import views
 from herdbook.events.facts import Fact, ModelUsed, NodeAdded, NodeReached
 from herdbook.events.postgres.address import PostgresAddress
@@ -165,7 +166,7 @@ def _pages(log: Path) -> None:
     ) as service:
         assert service.stdout is not None
         address = json.loads(service.stdout.readline())["address"]
-        _report("serve: until it listens, CPU time", _cpu_s(service.pid), "s")
+        _report("serve: until it listens, CPU time", cpu_s(service.pid), "s")
         for path in PATHS:
             _page(address.removeprefix("http://"), path, service.pid)
         _report("serve: memory", _memory_mb(service.pid), "MB")
@@ -176,20 +177,14 @@ def _page(address: str, path: str, pid: int) -> None:
     times, status, size = [], 0, 0
     for _ in range(2):
         connection = http.client.HTTPConnection(address, timeout=600)
-        began = _cpu_s(pid)
+        began = cpu_s(pid)
         connection.request("GET", path)
         answer = connection.getresponse()
         status, size = answer.status, len(answer.read())
-        times.append(_cpu_s(pid) - began)
+        times.append(cpu_s(pid) - began)
         connection.close()
     what = f"GET {path} ({status}, {size / 1e3:,.0f} kB), CPU time"
     _report(what, times[0], f"s, again {times[1]:.2f} s")
-
-
-def _cpu_s(pid: int) -> float:
-    """Return the CPU time of a process, which other programs do not change much."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _memory_mb(pid: int) -> float:

@@ -12,9 +12,9 @@ from time import perf_counter
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
-from benchmarks.fast_server import MODEL
+from benchmarks.fast_server import CHUNKS, MODEL
 from benchmarks.measure import Row, at_most, at_most_more, interleave, percentile
-from benchmarks.program import program
+from benchmarks.program import cpu_s, program, program_with_pid
 from benchmarks.sizes import Sizes
 from herdbook.core import Fleet
 
@@ -23,6 +23,7 @@ _REQUEST: Final = (
     b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b"
     % (len(_BODY), _BODY)
 )
+_CHAT: Final = _REQUEST.replace(b"/api/generate", b"/api/chat")
 _END: Final = b"0\r\n\r\n"
 _CLIENTS: Final = 50
 _NODES: Final = 3
@@ -56,14 +57,14 @@ class Client(asyncio.Protocol):
         if self._last == _END and self._answered is not None:
             self._answered.set_result(None)
 
-    async def ask(self, times: int) -> None:
+    async def ask(self, times: int, request: bytes = _REQUEST) -> None:
         """Send requests, one after another."""
         loop = asyncio.get_running_loop()
         for _ in range(times):
             self._answered = loop.create_future()
             self._waits, self._last = True, b""
             self._asked_at = perf_counter()
-            self.transport.write(_REQUEST)
+            self.transport.write(request)
             await self._answered
 
 
@@ -77,7 +78,7 @@ async def _one_node(folder: Path, sizes: Sizes) -> list[Row]:
     words = ("--listen", "127.0.0.1:0", "--db", log, "--ollama")
     with program("-m", "benchmarks.fast_server") as server:
         gateway = ("-m", "herdbook.cli", "gateway", *words, server)
-        with program(*gateway) as address:
+        with program_with_pid(*gateway) as (address, pid):
             one = [partial(_first_s, url, sizes.relayed) for url in (address, server)]
             ours, theirs, *late = await interleave(
                 sizes.rounds,
@@ -86,6 +87,8 @@ async def _one_node(folder: Path, sizes: Sizes) -> list[Row]:
             )
             many = [partial(_many_s, url, sizes.relayed) for url in (address, server)]
             crowd, bare_crowd = await interleave(sizes.rounds, *many)
+            streams = partial(_chunks_s, address, sizes.relayed * 20, pid)
+            (chunks,) = await interleave(sizes.rounds, streams)
     beside = "the bare server"
     return [
         Row(
@@ -111,6 +114,11 @@ async def _one_node(folder: Path, sizes: Sizes) -> list[Row]:
             goal=at_most(250),
             beside=beside,
             theirs=bare_crowd * 1e6,
+        ),
+        Row(
+            what="gateway: CPU time of 1,000 chunks",
+            unit="ms",
+            ours=chunks * 1e6,
         ),
     ]
 
@@ -172,3 +180,14 @@ async def _many_s(url: str, requests: int) -> float:
     for client in clients:
         client.transport.close()
     return taken / (each * _CLIENTS)
+
+
+async def _chunks_s(url: str, chunks: int, pid: int) -> float:
+    """Return the CPU seconds of a gateway for a chunk of streams that run at once."""
+    clients = [await _connected(url) for _ in range(-(-chunks // CHUNKS))]
+    began = cpu_s(pid)
+    await asyncio.gather(*(client.ask(1, _CHAT) for client in clients))
+    taken = cpu_s(pid) - began
+    for client in clients:
+        client.transport.close()
+    return taken / (len(clients) * CHUNKS)
