@@ -137,6 +137,13 @@ class ModelRepository:
         """Return the status of every model of this node, by name."""
         return self.views.status.all(self.node)
 
+    def records(self) -> list[ModelStatus]:
+        """Return the records of the models of this node without copies, by name.
+
+        Do not change them; later events replace or change them.
+        """
+        return self.views.status.records(self.node)
+
     def node_status(self) -> NodeStatus:
         """Return the node's own status."""
         known = self.views.status.node(node_stream(self.node))

@@ -40,8 +40,8 @@ class RunningOperation(msgspec.Struct, frozen=True, kw_only=True):
         actor: Who requested it.
         since: When it was requested, UTC.
         progress: Newest progress of a pull or an update; None before the first.
-        waiting: Whether it waits because too many pulls are running. Its start is
-            recorded in the log when it is its turn.
+        waiting: Whether it waits because too many pulls are running here. The log has
+            it as started.
     """
 
     name: str

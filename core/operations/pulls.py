@@ -56,11 +56,13 @@ class _Progress:
 
     def __init__(self, tracker: PullTracker, started: float) -> None:
         self.tracker = tracker
-        self.started = started
         self.latest: PullProgress | None = None
-        self.recorded_at = started
         self.recorded_share = 0.0
-        self.moved_at = started
+        self.begin(started)
+
+    def begin(self, now: float) -> None:
+        """Measure from a time on, after waiting for a slot."""
+        self.started = self.recorded_at = self.moved_at = now
 
     def update(self, line: PullLine, now: float) -> PullProgress:
         """Apply a line of the stream and return the new progress."""
@@ -111,26 +113,32 @@ class Puller:
         Raises:
             HerdbookError: The pull failed; recorded as failed.
         """
-        work.waiting = True
-        async with self._slots:
-            work.waiting = False
-            progress = _Progress(PullTracker(), self._clock.monotonic())
-            async with self._context.recording_end(
-                work,
-                stopped=lambda: self._stopped(work, progress),
-                failed=lambda error: _failed(work, progress, error),
-            ):
-                await self._pull(work, progress, insecure=insecure)
+        progress = _Progress(PullTracker(), self._clock.monotonic())
+        async with self._context.recording_end(
+            work,
+            stopped=lambda: self._stopped(work, progress),
+            failed=lambda error: _failed(work, progress, error),
+        ):
+            await self._pull(work, progress, insecure=insecure)
 
     async def _pull(
         self, work: Operation, progress: _Progress, *, insecure: bool
     ) -> None:
+        """Record the start, wait for a slot, and pull.
+
+        Recorded while it waits, a pull is seen, joined and cancelled everywhere, and
+        resumed after a crash.
+        """
         started = UpdateStarted if work.activity is Activity.UPDATE else PullStarted
         fact = started(instance=self._instance, insecure=insecure)
         await self._repository.record(work.name, [fact], cause=Cause.COMMAND)
         async with self._context.cancellable_elsewhere(work):
-            await self._fetch(work, progress, insecure=insecure)
-            await self._complete(work, progress)
+            work.waiting = True
+            async with self._slots:
+                work.waiting = False
+                progress.begin(self._clock.monotonic())
+                await self._fetch(work, progress, insecure=insecure)
+                await self._complete(work, progress)
 
     async def _fetch(
         self, work: Operation, progress: _Progress, *, insecure: bool

@@ -6,6 +6,7 @@ left alone. The next refresh finds the outcome of the interrupted operation.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 from herdbook.core.actor import RECONCILER
@@ -41,7 +42,12 @@ async def interrupt_dead(
         The interrupted work, by the model's name.
     """
     interrupted: dict[str, tuple[Work, ...]] = {}
-    for status in repository.statuses():
+    working = [
+        copy.copy(one)  # the version at which it is decided
+        for one in repository.records()
+        if one.work is not None or one.update is not None
+    ]
+    for status in working:
         dead = tuple(
             [
                 work

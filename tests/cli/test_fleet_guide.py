@@ -72,6 +72,16 @@ def test_every_command_on_postgresql_works(
     assert len(herdbook("ls", "--json").json) > 1
 
 
+def test_the_services_of_the_guide_are_run_by_other_tests() -> None:
+    served = re.findall(r"^(?:\$ )?herdbook serve(.*)$", GUIDE, re.MULTILINE)
+
+    assert served == [
+        " --gateway 127.0.0.1:11436",  # commands/servers/test_gateway.py
+        " --port 11435",  # both: commands/servers/test_two_services.py
+        " --port 11445",
+    ]
+
+
 def with_addresses(text: str, addresses: dict[str, str]) -> str:
     """Return a text with the addresses of servers in place of the examples."""
     for example, address in addresses.items():

@@ -211,6 +211,32 @@ async def test_work_of_another_instance_is_cancelled_on_request(
         assert not await other.cancel(name)
 
 
+async def test_waiting_pull_is_seen_and_cancelled_by_another_instance(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path / "herd.db") as (server, one, other):
+        server.apply(registry={"latency_s": 60})
+        names = [BIG, "llama3.2:3b", "plain:latest"]
+        limit = one._settings.max_concurrent_pulls
+        pulls = [asyncio.create_task(pull_to_end(one, name)) for name in names]
+        await server.clock.sleep(2)
+        waits = [work.name for work in one.under_way() if work.waiting]
+        assert len(waits) == len(names) - limit
+
+        status = await other.get_status(waits[0])
+        assert (status.activity, status.work and status.work.actor) == ("pull", "one")
+        assert await other.cancel(waits[0])
+
+        assert await event_types(one, waits[0]) == [
+            "PullStarted",
+            "CancelRequested",
+            "PullCancelled",
+        ]
+        assert server.request_count("/api/pull") == limit
+        await one.interrupt()
+        await asyncio.wait(pulls)
+
+
 async def test_request_to_cancel_another_kind_of_work_cancels_nothing(
     tmp_path: Path,
 ) -> None:

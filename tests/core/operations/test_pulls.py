@@ -209,7 +209,7 @@ async def test_cancel_without_work_changes_nothing() -> None:
 
 async def test_pulls_beyond_the_limit_wait_for_their_turn() -> None:
     settings = ManagerSettings(max_concurrent_pulls=1)
-    async with serve_manager("none", settings=settings) as (_, manager):
+    async with serve_manager("none", settings=settings) as (server, manager):
         await asyncio.gather(pull_to_end(manager, BIG), pull_to_end(manager, "plain"))
 
         pulls = [
@@ -219,10 +219,16 @@ async def test_pulls_beyond_the_limit_wait_for_their_turn() -> None:
         ]
         assert pulls == [
             ("PullStarted", BIG),
+            ("PullStarted", "plain:latest"),  # seen by all, but it waits
             ("PullCompleted", BIG),
-            ("PullStarted", "plain:latest"),
             ("PullCompleted", "plain:latest"),
         ]
+        first, second = (s.at for s in server.world.seen if s.path == "/api/pull")
+        completed = await recorded_events(manager, BIG)
+        assert isinstance(completed[1].data, facts.PullCompleted)
+        took_s = completed[1].data.duration_s
+        assert took_s is not None
+        assert second - first > took_s - 0.001  # it is rounded
 
 
 async def test_waiting_pull_can_be_cancelled() -> None:
@@ -235,8 +241,12 @@ async def test_waiting_pull_can_be_cancelled() -> None:
         assert await manager.cancel("plain")
 
         assert isinstance(await error_of(second), OperationEndedError)
-        assert await event_types(manager, "plain:latest") == []
+        assert await event_types(manager, "plain:latest") == [
+            "PullStarted",
+            "PullCancelled",
+        ]
         await first
+        assert server.request_count("/api/pull") == 1
 
 
 async def test_insecure_pull_is_requested_and_recorded() -> None:
