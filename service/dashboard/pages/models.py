@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 from litestar import Response, get
 from litestar.params import FromQuery
 
-from herdbook.core import (
-    ModelState,
-    ModelStatus,
-)
+from herdbook.core import ModelState, ModelStatus, ReadModel
 from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.core.fleet import queries
 from herdbook.presentation import facts, wording
@@ -75,14 +72,7 @@ async def models_page(
     state = request.query_params.get("state", "")  # Litestar reserves the name
     works = page.operations()
     nodes = [page.read_model] if page.node else page.nodes
-    statuses = [status for one in nodes for status in one.statuses()]
-    known = {(status.node, status.name) for status in statuses}
-    shown_nodes = {one.node for one in nodes}
-    statuses += [
-        page.of(node).status(name)
-        for node, name in works
-        if (node, name) not in known and node in shown_nodes
-    ]
+    statuses = _statuses(page, nodes, works)
     shown = display_order(
         status
         for status in statuses
@@ -96,15 +86,7 @@ async def models_page(
         larger_bytes=read_size(larger) if larger.strip() else None,
     )
     found = [one for one in shown if chosen.matches(one, page.of(one.node))]
-    if sort:
-        checked("sort", [sort], SORT_KEYS)
-        found = sort_models(found, sort.lower())
-    else:  # what needs attention is at the top
-        found.sort(
-            key=lambda one: (
-                (one.node, one.name) not in works and not _needs_attention(one)
-            )
-        )
+    found = _in_order(found, sort, works)
     twins = twins_of(shown)
     matrix = view == "matrix" and len(nodes) > 1
     matrix_rows, part = part_of(page, _matrix(page, found) if matrix else [])
@@ -159,6 +141,37 @@ async def models_page(
         states=STATES,
         many=len(shown) > MANY,
         hidden=len(statuses) - len(shown),
+    )
+
+
+def _statuses(
+    page: PageRequest, nodes: Sequence[ReadModel], works: Collection[tuple[str, str]]
+) -> list[ModelStatus]:
+    """Return the models of some nodes, and those that only have work in progress."""
+    statuses = [status for one in nodes for status in one.statuses()]
+    known = {(status.node, status.name) for status in statuses}
+    shown_nodes = {one.node for one in nodes}
+    return statuses + [
+        page.of(node).status(name)
+        for node, name in works
+        if (node, name) not in known and node in shown_nodes
+    ]
+
+
+def _in_order(
+    statuses: list[ModelStatus], sort: str, works: Collection[tuple[str, str]]
+) -> list[ModelStatus]:
+    """Return models in the chosen order; by default, what needs attention first.
+
+    Raises:
+        CallerError: The sort key is not valid.
+    """
+    if sort:
+        checked("sort", [sort], SORT_KEYS)
+        return sort_models(statuses, sort.lower())
+    return sorted(
+        statuses,
+        key=lambda one: (one.node, one.name) not in works and not _needs_attention(one),
     )
 
 
