@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import sqlite3
+from collections.abc import AsyncGenerator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiosqlite
 
@@ -27,6 +29,38 @@ from herdbook.events.sqlite.wal import check_wal, needs_check
 from herdbook.events.store import Head
 
 
+class _Connection(sqlite3.Connection):
+    """A connection whose ``executemany`` is one transaction, in one call to its thread.
+
+    One statement that takes all rows as JSON would be atomic by itself, but SQLite
+    takes as long to parse the JSON as to insert the rows.
+    """
+
+    def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
+        """Run a statement for each row of parameters, for all of them or for none.
+
+        Returns:
+            A closed cursor.
+        """
+        if self.in_transaction:
+            return self._run(sql, parameters)
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            cursor = self._run(sql, parameters)
+            self.execute("COMMIT")
+        except BaseException:
+            self.rollback()
+            raise
+        return cursor
+
+    def _run(self, sql: str, parameters: Iterable[Any]) -> sqlite3.Cursor:
+        cursor = super().executemany(sql, parameters)
+        # It would keep the statement, and reset it when it is dropped in another
+        # thread, where this one may run the statement again.
+        cursor.close()
+        return cursor
+
+
 @asynccontextmanager
 async def connected(
     path: Path | None,
@@ -36,7 +70,7 @@ async def connected(
     """Connect to a file, or to a database in memory if there is no path."""
     uri = f"{_uri(path)}?{options}" if path else "file::memory:"
     connection = aiosqlite.connect(
-        uri, uri=True, isolation_level=None, timeout=LOCK_WAIT_S
+        uri, uri=True, isolation_level=None, timeout=LOCK_WAIT_S, factory=_Connection
     )
     directory = archive_directory or (path.parent if path else Path())
     session = ArchivedSession(connection, str(path), directory)

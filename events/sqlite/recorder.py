@@ -1,6 +1,6 @@
 """Record groups of appends in a SQLite log.
 
-A group is planned from the cached head and versions and written with one statement,
+A group is planned from the cached head and versions and written in one transaction,
 which writes nothing if another process has appended meanwhile. In that case, and
 before any append is refused, the group is planned again under the write lock.
 """
@@ -33,6 +33,16 @@ class QueryRunner(Protocol):
 
     async def run(self, query: str, /, **parameters: object) -> Sequence[Row]:
         """Run a query and return its rows.
+
+        Raises:
+            StoreError: SQLite failed.
+        """
+        ...
+
+    async def run_many(self, query: str, rows: Sequence[Row], /) -> None:
+        """Run a query for each row of parameters, for all of them or for none.
+
+        It has a transaction of its own, unless there is one already.
 
         Raises:
             StoreError: SQLite failed.
@@ -159,11 +169,9 @@ class SQLiteRecorder:
         """
         await self._check_file()
         self.forget()
-        written = await self._session.run(
-            "insert_events", events=_json(events), previous=after.hash
-        )
-        if not written:
+        if await read_head(self._session) != after:
             raise head_moved(after)
+        await self._write(events, after)
 
     async def find(self, ids: Sequence[str]) -> dict[str, RecordedEvent]:
         """Find recorded events by id; see ``Recorder.find``."""
@@ -216,12 +224,25 @@ class SQLiteRecorder:
         if not plan.events:
             return True
         try:
-            written = await self._session.run(
-                "insert_events", events=_json(plan.events), previous=plan.begin.hash
-            )
+            await self._write(plan.events, plan.begin)
         except ConflictError:
             return False
-        return len(written) == len(plan.events)
+        return True
+
+    async def _write(self, events: Sequence[StoredEvent], after: Head) -> None:
+        """Write events, all or none.
+
+        Raises:
+            ConflictError: The log does not end at ``after``, or an id or a version is
+                taken.
+            StoreError: They were not written.
+        """
+        rows, previous = [], after.hash
+        for event in events:
+            columns = msgspec.structs.astuple(event)
+            rows.append((*columns[:-1], previous, event.hash))
+            previous = event.hash
+        await self._session.run_many("insert_event", rows)
 
 
 def _json(values: Iterable[object]) -> str:

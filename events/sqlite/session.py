@@ -63,6 +63,12 @@ class Connection(Protocol):
         """Run a statement and fetch its rows, in one call to the thread."""
         ...
 
+    def executemany(
+        self, sql: str, parameters: Iterable[Iterable[Any]]
+    ) -> Awaitable[object]:
+        """Run a statement for each row of parameters, for all of them or for none."""
+        ...
+
     def executescript(self, sql_script: str) -> Awaitable[object]:
         """Run statements without parameters."""
         ...
@@ -95,6 +101,24 @@ class Session:
 
     async def execute(self, sql: str, /, **parameters: object) -> Sequence[Row]:
         """Run one statement and return its rows, in one call to the thread."""
+        self._check_usable()
+        with translated(self.subject):
+            return [*await self._fetch(sql, parameters)]
+
+    async def run_many(self, query: str, rows: Sequence[Row], /) -> None:
+        """Run a query for each row of parameters, for all of them or for none.
+
+        It has a transaction of its own, unless there is one already.
+        """
+        await self.execute_many(QUERIES[query], rows)
+
+    async def execute_many(self, sql: str, rows: Sequence[Row], /) -> None:
+        """Run one statement for each row, in one call to the thread."""
+        self._check_usable()
+        with translated(self.subject):
+            await self._connection.executemany(sql, rows)
+
+    def _check_usable(self) -> None:
         if self._is_closed:
             raise StoreClosedError(self.subject, "is closed", "Open it again")
         if (
@@ -105,8 +129,6 @@ class Session:
                 f"was opened by process {self._process}, but this is a fork of it",
                 "Open the log in this process",
             )
-        with translated(self.subject):
-            return [*await self._fetch(sql, parameters)]
 
     async def _fetch(self, sql: str, parameters: dict[str, object]) -> Iterable[Row]:
         try:

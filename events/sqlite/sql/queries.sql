@@ -68,19 +68,17 @@ COMMIT;
 -- The end of the log.
 SELECT position, hash FROM head;
 
--- name: insert_events
--- Write a group of events, if the head is still the one that the plan started from.
+-- name: insert_event
+-- Write an event, if the log ends with the event before it, whose hash is the parameter
+-- before the last: else the column without a value is refused.
 INSERT INTO events (
     position, stream, version, event_id, type, schema, data, occurred_at,
     recorded_at, actor, cause, correlation_id, causation_id, hash
 )
-SELECT
-    value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4,
-    value ->> 5, value ->> 6, value ->> 7, value ->> 8, value ->> 9,
-    value ->> 10, value ->> 11, value ->> 12, value ->> 13
-FROM json_each(:events)
-WHERE (SELECT hash FROM head) = :previous
-RETURNING position;
+VALUES (
+    ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+    CASE WHEN (SELECT hash FROM head) = ? THEN ? END
+);
 
 -- name: stream_version
 -- The version of one stream.

@@ -29,15 +29,9 @@ class KillAtStep:
 
     def install(self) -> None:
         """Count every statement and every change of a file, before and after it."""
-        execute = session.Session.execute
-
-        async def counted(self_: Any, sql: str, /, **values: object) -> Any:
-            self._take()
-            found = await execute(self_, sql, **values)
-            self._take()
-            return found
-
-        session.Session.execute = counted  # type: ignore[method-assign]
+        for name in ("execute", "execute_many"):
+            statement = getattr(session.Session, name)
+            setattr(session.Session, name, self._counted_statement(statement))
         for name in FILE_CALLS:
             setattr(os, name, self._counted(getattr(os, name)))
 
@@ -45,6 +39,15 @@ class KillAtStep:
         self._left -= 1
         if not self._left:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def _counted_statement(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        async def counted(*given: Any, **named: Any) -> Any:
+            self._take()
+            found = await call(*given, **named)
+            self._take()
+            return found
+
+        return counted
 
     def _counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*given: Any, **named: Any) -> Any:

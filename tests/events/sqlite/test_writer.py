@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from herdbook.events.errors import (
+    ConflictError,
     EventIdConflictError,
     InterruptedWriteError,
     OutcomeUnknownError,
@@ -52,15 +54,23 @@ class FaultySession:
         self.reached = asyncio.Event()
 
     async def run(self, query: str, /, **parameters: object) -> Sequence[Row]:
+        async with self._faults(query):
+            return await self._session.run(query, **parameters)
+
+    async def run_many(self, query: str, rows: Sequence[Row], /) -> None:
+        async with self._faults(query):
+            await self._session.run_many(query, rows)
+
+    @asynccontextmanager
+    async def _faults(self, query: str) -> AsyncIterator[None]:
         self.runs.append(query)
         self.reached.set()
         await self.gate.wait()
         if query in self.before:
             raise self.before.pop(query)
-        rows = await self._session.run(query, **parameters)
+        yield
         if query in self.behind:
             raise self.behind.pop(query)
-        return rows
 
     async def rollback(self) -> None:
         self.runs.append("rollback")
@@ -87,16 +97,34 @@ async def faulty(
 DIED = InterruptedWriteError("herd.db", "failed: disk I/O error")
 
 
-async def test_group_is_one_statement(tmp_path: Path) -> None:
+async def test_group_is_one_transaction(tmp_path: Path) -> None:
     async with faulty(tmp_path) as (store, session):
         await asyncio.gather(
             *(store.append(f"model/n/{n}", [event()], 0) for n in range(50))
         )
-        assert session.runs == ["head", "stream_versions", "insert_events"]
+        assert session.runs == ["head", "stream_versions", "insert_event"]
         await asyncio.gather(
             *(store.append(f"model/n/{n}", [event()], 1) for n in range(50))
         )
-        assert session.runs[3:] == ["insert_events"]
+        assert session.runs[3:] == ["insert_event"]
+
+
+async def test_group_that_fails_in_the_middle_writes_nothing(tmp_path: Path) -> None:
+    async with faulty(tmp_path) as (store, session):
+        first, second = await store.append("model/n/m", [event(), event()], 0)
+        stored = [one async for one in store.read_stored()]
+        third = msgspec.structs.replace(stored[-1], position=3, version=3, event_id="3")
+        gap = msgspec.structs.replace(third, position=4, version=9, event_id="4")
+        previous = (stored[-1], third)
+        rows = [
+            (*msgspec.structs.astuple(one)[:-1], before.hash, one.hash)
+            for one, before in zip((third, gap), previous, strict=True)
+        ]
+        with pytest.raises(ConflictError):
+            await session.run_many("insert_event", rows)
+        assert await log_of(store) == [first, second]
+        await store.append("model/n/m", [event()], 2)
+        await assert_sound(store)
 
 
 async def test_other_process_costs_one_transaction(tmp_path: Path) -> None:
@@ -109,12 +137,12 @@ async def test_other_process_costs_one_transaction(tmp_path: Path) -> None:
         session.runs.clear()
         await store.append("model/n/m", [event()], ANY)
         assert session.runs == [
-            "insert_events",
+            "insert_event",
             "begin",
             "events_by_id",
             "head",
             "stream_versions",
-            "insert_events",
+            "insert_event",
             "commit",
         ]
         await assert_sound(store)
@@ -129,13 +157,13 @@ async def test_writer_does_not_remember_every_stream(tmp_path: Path) -> None:
         await store.append("model/n/m", [event()], 1)
         await store.append("model/n/m", [event()], 2)
         assert session.runs[-3:] == [
-            "insert_events",
+            "insert_event",
             "stream_versions",
-            "insert_events",
+            "insert_event",
         ]
 
 
-@pytest.mark.parametrize("query", ["insert_events", "head", "stream_versions"])
+@pytest.mark.parametrize("query", ["insert_event", "head", "stream_versions"])
 async def test_append_that_was_not_recorded_may_be_unknown(
     tmp_path: Path, query: str
 ) -> None:
@@ -150,7 +178,7 @@ async def test_append_that_was_not_recorded_may_be_unknown(
 
 async def test_recorded_append_is_found_after_an_interruption(tmp_path: Path) -> None:
     async with faulty(tmp_path) as (store, session):
-        session.behind["insert_events"] = DIED
+        session.behind["insert_event"] = DIED
         answers = await asyncio.gather(
             store.append("model/n/a", [event()], 0),
             store.append("model/n/b", [event()], 0),
@@ -187,7 +215,7 @@ async def test_broken_transaction_is_rolled_back(tmp_path: Path) -> None:
 
 async def test_unreadable_file_leaves_the_outcome_unknown(tmp_path: Path) -> None:
     async with faulty(tmp_path) as (store, session):
-        session.before["insert_events"] = DIED
+        session.before["insert_event"] = DIED
         moved = tmp_path / "moved"
         tmp_path.joinpath("herd.db").rename(moved)
         tmp_path.joinpath("herd.db").mkdir()
@@ -290,7 +318,7 @@ async def test_writer_continues_after_an_unexpected_error(tmp_path: Path) -> Non
     """A broken group may be kept or not; a broken view is not kept."""
     view = StoredView(name="v", version=1, position=1, hash="a" * 64, data=b"x")
     async with faulty(tmp_path) as (store, session):
-        session.before["insert_events"] = DIED
+        session.before["insert_event"] = DIED
         recorder_of(store)._find_on_new_connection = None  # type: ignore[assignment]  # breaks _resolve
         with pytest.raises(OutcomeUnknownError, match="TypeError"):
             await store.append("model/n/m", [event()], 0)
