@@ -32,7 +32,7 @@ from herdbook.events.lifecycle import (
 
 
 class Model:
-    """The state of a model that decides which events are legal.
+    """A model while an event is triggered: what decides whether the event is legal.
 
     Attributes:
         name: Name of the model, for errors.
@@ -81,49 +81,40 @@ class LifecycleMachine(Machine):
         """Set the state of a model without binding methods to it."""
         model.state = initial or INITIAL.state
 
-    def move(self, model: Model, event: str) -> None:
-        """Apply an event to a model.
+    def move(self, name: str, lifecycle: Lifecycle, events: Sequence[str]) -> Lifecycle:
+        """Return the lifecycle of a model after a sequence of events.
 
         Args:
-            model: The model.
-            event: The name of the fact.
+            name: Name of the model, for errors.
+            lifecycle: Its lifecycle before the events.
+            events: The names of the facts.
 
         Raises:
-            IllegalTransitionError: The table does not allow the event.
+            IllegalTransitionError: The table does not allow one of the events.
         """
-        before = model.lifecycle
-        after = self._decided.get((before, event)) or self._decide(model, event)
-        self._decided[before, event] = after
-        model.state, model.activity, model.present, model.updating = after
+        for event in events:
+            after = self._decided.get((lifecycle, event))
+            if after is None:
+                after = self._decide(name, lifecycle, event)
+                self._decided[lifecycle, event] = after
+            lifecycle = after
+        return lifecycle
 
-    def _decide(self, model: Model, event: str) -> Lifecycle:
-        """Trigger an event on a copy of a model and return its new lifecycle."""
-        trial = Model(model.name, model.lifecycle)
+    def _decide(self, name: str, lifecycle: Lifecycle, event: str) -> Lifecycle:
+        """Trigger an event and return the new lifecycle."""
+        model = Model(name, lifecycle)
         try:
-            moved = self.events[TRIGGERS[event]].trigger(trial)
+            moved = self.events[TRIGGERS[event]].trigger(model)
         except (MachineError, KeyError):
             moved = False
         if not moved:
             raise IllegalTransitionError(
-                model.name,
-                current=str(model.lifecycle),
+                name,
+                current=str(lifecycle),
                 event=event,
-                allowed=allowed(model.lifecycle),
+                allowed=allowed(lifecycle),
             )
-        return trial.lifecycle
-
-    def preview(self, model: Model, events: Sequence[str]) -> Model:
-        """Return a copy of a model after a sequence of events.
-
-        The model itself stays unchanged until the events are recorded.
-
-        Raises:
-            IllegalTransitionError: One of the events is not legal.
-        """
-        moved = Model(model.name, model.lifecycle)
-        for event in events:
-            self.move(moved, event)
-        return moved
+        return model.lifecycle
 
 
 def _transition(row: Transition) -> dict[str, Any]:

@@ -279,7 +279,7 @@ class ModelManager(Commands):
             ModelNotFoundError: The server does not have the model.
             IllegalTransitionError: The model cannot be used in its state.
         """
-        name, node = self.latest().spelled(name), self._repository.node
+        name, node = self._spelled(name), self._repository.node
         used = ModelUsed(
             purpose=purpose, role=UNSET if role is None else parse_role(role).value
         )

@@ -77,6 +77,15 @@ class Queries:
             held_back=self._held_back(),
         )
 
+    def _spelled(self, name: str) -> str:
+        """Return the canonical name of a model, spelled as the server spells it.
+
+        Raises:
+            InvalidNameError: The name is not valid.
+        """
+        views, node = self._repository.views, self._repository.node
+        return ReadModel(views, self.registry, node).spelled(name)
+
     def _held_back(self) -> Mapping[str, datetime]:
         """Return the models with changes that are held back, and since when."""
         return {}

@@ -17,12 +17,13 @@ from datetime import datetime
 from herdbook.core.actor import current_actor, current_correlation
 from herdbook.core.clock import Clock
 from herdbook.core.errors import BusyError
-from herdbook.core.machine import LifecycleMachine, Model
+from herdbook.core.machine import LifecycleMachine
 from herdbook.core.observer import NO_OBSERVER, Observer
 from herdbook.core.views import Views
 from herdbook.events.errors import HerdbookError, WrongExpectedVersionError
 from herdbook.events.facts import Fact
 from herdbook.events.instances import Fence
+from herdbook.events.lifecycle import INITIAL
 from herdbook.events.recorded import Cause, NewEvent, RecordedEvent
 from herdbook.events.store import EventStore
 from herdbook.events.streams import StreamName, model_stream, node_stream
@@ -43,13 +44,11 @@ class LiveViews:
     Attributes:
         store: The log.
         views: The views.
-        models: The state machine of each model that a command has changed, by stream.
     """
 
     def __init__(self, store: EventStore, views: Views) -> None:
         self.store = store
         self.views = views
-        self.models: dict[str, Model] = {}
         self._reading = asyncio.Lock()
 
     async def apply(self, recorded: tuple[RecordedEvent, ...]) -> None:
@@ -78,7 +77,6 @@ class LiveViews:
                 return
             async for event in self.store.read_all(after=self.views.position):
                 self.views.apply(event)
-                self.models.pop(event.stream, None)
 
 
 class ModelRepository:
@@ -225,7 +223,9 @@ class ModelRepository:
         stream = self.stream(name)
         async with self._locks[stream]:
             for _ in range(ATTEMPTS):
-                version = self.version(name)
+                known = self.views.status.find(stream)
+                version = known.version if known else 0
+                lifecycle = known.lifecycle if known else INITIAL
                 if at_version not in (None, version):
                     raise WrongExpectedVersionError(
                         stream, expected=str(at_version), actual=version
@@ -233,7 +233,7 @@ class ModelRepository:
                 try:
                     facts = decision(self.status(name))
                     types = [type(fact).__name__ for fact in facts]
-                    moved = self._machine.preview(self._model(stream, name), types)
+                    self._machine.move(name, lifecycle, types)
                 except HerdbookError:
                     if await self._is_current(name, version):
                         raise
@@ -250,7 +250,6 @@ class ModelRepository:
                     if await self._is_current(name, version):
                         raise
                     continue
-                self._live.models[stream] = moved
                 await self._live.apply(recorded)
                 return recorded
         raise changes_too_often(name, ATTEMPTS)
@@ -305,13 +304,6 @@ class ModelRepository:
         seconds = self._clock.monotonic() - started
         self._observer.appended(events=len(events), seconds=seconds)
         return recorded
-
-    def _model(self, stream: StreamName, name: str) -> Model:
-        model = self._live.models.get(stream)
-        if model is None:
-            known = self.views.status.find(stream)
-            model = Model(name, known.lifecycle) if known else Model(name)
-        return model
 
     async def catch_up(self) -> None:
         """Apply events that others, or cancelled callers, have appended."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herdbook.core.machine import LifecycleMachine, Model
+from herdbook.core.machine import LifecycleMachine
 from herdbook.events import lifecycle
 from herdbook.events.codec import TYPES
 from herdbook.events.errors import IllegalTransitionError
@@ -132,7 +132,7 @@ def test_values_of_a_lifecycle_are_consistent(now: Lifecycle) -> None:
 
 def test_error_of_an_illegal_event_lists_the_allowed_events() -> None:
     with pytest.raises(IllegalTransitionError) as caught:
-        LifecycleMachine().move(Model("llama3.1:latest"), "ModelLoaded")
+        LifecycleMachine().move("llama3.1:latest", INITIAL, ["ModelLoaded"])
     error = caught.value
     assert error.allowed == allowed(INITIAL)
     assert str(error) == (
