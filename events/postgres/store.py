@@ -58,7 +58,7 @@ class PostgresEventStore:
         self._listening = Session(address)
         self._commits = Commits()
         self._recorder = PostgresRecorder(self._writing, clock=clock)
-        self._writer = Writer(self._recorder, self._commits)
+        self._writer = Writer(self._recorder, self._committed)
         self._watching: asyncio.Task[None] | None = None
         self._outage: StoreError | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -113,6 +113,9 @@ class PostgresEventStore:
             await self._recorder.record_stored(events, after)
 
         await self._writer.write(ViewChange("the import", write))
+        self._committed(head)
+
+    def _committed(self, head: Head) -> None:
         self._commits.announce(head.position)
 
     def read_stream(

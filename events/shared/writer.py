@@ -23,7 +23,7 @@ from herdbook.events.errors import (
 )
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.shared.group import Draft, Plan, find_originals
-from herdbook.events.subscription import Commits
+from herdbook.events.store import Head
 
 LARGEST_GROUP = 256
 """Maximum number of appends per commit."""
@@ -77,17 +77,13 @@ class _Request(NamedTuple):
     Attributes:
         work: The append or the change.
         future: Result for the caller; cancelled with the caller.
-        decided: Done when the work is written or refused; never cancelled.
     """
 
     work: Draft | ViewChange
     future: asyncio.Future[Answer]
-    decided: asyncio.Future[None]
 
     def answer(self, outcome: Answer | Exception) -> None:
-        """Set the result, unless the caller was cancelled, and mark it as decided."""
-        if not self.decided.done():
-            self.decided.set_result(None)
+        """Set the result, unless the caller was cancelled."""
         if self.future.done():
             return
         if isinstance(outcome, Exception):
@@ -101,15 +97,16 @@ class Writer:
 
     Args:
         recorder: Decides and writes groups; used by the writer alone.
-        commits: Receives the position of each commit.
+        committed: Called with the end of the log after each group.
     """
 
-    def __init__(self, recorder: Recorder, commits: Commits) -> None:
+    def __init__(self, recorder: Recorder, committed: Callable[[Head], None]) -> None:
         self._recorder = recorder
-        self._commits = commits
+        self._committed = committed
         self._room = asyncio.Semaphore(ROOM)
         self._waiting: deque[_Request] = deque()
         self._taken: list[_Request] = []
+        self._decided: asyncio.Future[None] | None = None
         self._awake = asyncio.Event()
         self._is_closing = False
         self._task = asyncio.create_task(self._run(), name="herdbook writer")
@@ -142,8 +139,7 @@ class Writer:
                 raise StoreClosedError("the log", "is closed", "Open it again")
             if failure := self.failure:
                 raise failure
-            loop = asyncio.get_running_loop()
-            request = _Request(work, loop.create_future(), loop.create_future())
+            request = _Request(work, asyncio.get_running_loop().create_future())
             self._waiting.append(request)
             self._awake.set()
             try:
@@ -157,11 +153,11 @@ class Writer:
 
         A request in the queue needs no wait: its cancelled future withdraws it.
         """
-        if any(waiting is request for waiting in self._waiting):
-            return
-        # When the event loop ends, so does the task, without a decision.
-        ends: set[asyncio.Future[Any]] = {request.decided, self._task}
-        while not any(end.done() for end in ends):
+        while any(taken is request for taken in self._taken):
+            # When the event loop ends, so does the task, without a decision.
+            if self._decided is None or self._task.done():
+                return
+            ends: set[asyncio.Future[Any]] = {self._decided, self._task}
             with suppress(asyncio.CancelledError):  # the caller raises the first
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
 
@@ -175,12 +171,14 @@ class Writer:
         while self._waiting or not self._is_closing:
             await self._awake.wait()
             self._taken = self._take_group()
+            self._decided = asyncio.get_running_loop().create_future()
             try:
                 await self._write(self._taken)
             except Exception as error:  # noqa: BLE001 - the writer serves all others
                 self._recorder.forget()
                 _leave_undecided(self._taken, repr(error))
             self._taken = []
+            self._decided.set_result(None)
             if not self._waiting and not self._is_closing:
                 self._awake.clear()
 
@@ -196,9 +194,7 @@ class Writer:
         taken = []
         for _ in range(min(len(self._waiting), LARGEST_GROUP)):
             request = self._waiting.popleft()
-            if request.future.done():
-                request.decided.set_result(None)
-            else:
+            if not request.future.done():
                 taken.append(request)
         return taken
 
@@ -220,7 +216,7 @@ class Writer:
             return await self._resolve(drafts, error)
         except Exception as error:  # noqa: BLE001 - raised in the callers; the
             return [error] * len(drafts)  # task must continue for the others
-        self._commits.announce(plan.head.position)
+        self._committed(plan.head)
         return plan.outcomes
 
     async def _change(self, change: ViewChange) -> Answer | StoreError:

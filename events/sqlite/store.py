@@ -105,7 +105,7 @@ class SQLiteEventStore:
             check_file=self._check_shared_file,
             clock=clock,
         )
-        self._writer = Writer(self._recorder, self._commits)
+        self._writer = Writer(self._recorder, self._committed)
         self._watching: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -207,10 +207,7 @@ class SQLiteEventStore:
         self._check_writable()
         self._file.check_process()  # the recorder checks the file, once for a group
         draft = draft_append(stream, events, expected_version, fence)
-        recorded = await self._writer.write(draft)
-        if not self._missing:
-            self._keeper.note(Head(recorded[-1].position, recorded[-1].hash))
-        return recorded
+        return await self._writer.write(draft)
 
     async def append_stored(
         self, events: Sequence[StoredEvent], *, after: Head
@@ -221,6 +218,9 @@ class SQLiteEventStore:
         head = check_chain(events, after)
         write = partial(self._recorder.record_stored, events, after)
         await self._writer.write(ViewChange("the import", write))
+        self._committed(head)
+
+    def _committed(self, head: Head) -> None:
         self._commits.announce(head.position)
         if not self._missing:
             self._keeper.note(head)
@@ -468,9 +468,7 @@ class SQLiteEventStore:
 
         async def write() -> None:
             plan = await self._recorder.seal(draft, row, versions, columns)
-            self._commits.announce(plan.head.position)
-            if not self._missing:
-                self._keeper.note(plan.head)
+            self._committed(plan.head)
 
         await self._writer.write(ViewChange("the archive", write))
 
