@@ -41,8 +41,8 @@ from herdbook.service.api import roles as api_roles
 from herdbook.service.api import tokens as api_tokens
 from herdbook.service.api import usage as api_usage
 from herdbook.service.api.health import VERSION
-from herdbook.service.api.known_parameters import check_parameters
 from herdbook.service.api.openapi import Document
+from herdbook.service.api.parameters import check_parameters
 from herdbook.service.context import Service, default_manager_settings
 from herdbook.service.dashboard import routes as pages
 from herdbook.service.dashboard.layout import error_text

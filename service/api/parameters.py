@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from itertools import chain
 from typing import Annotated, Final, TypeVar
 from urllib.parse import unquote
 
 import msgspec
+from litestar.handlers.base import BaseRouteHandler
 from litestar.params import PathParameter, QueryParameter
 
 from herdbook.core import Cause, HistoryFilter, ModelStatus, ReadModel
+from herdbook.core.errors.suggestions import did_you_mean
 from herdbook.presentation.event_types import event_type_remedy, parse_event_type
 from herdbook.presentation.model_not_found import similar_models
 from herdbook.presentation.times import Now
@@ -226,3 +229,36 @@ async def strict_body(request: AnyRequest, kind: type[T]) -> T:
         return msgspec.json.decode(await request.body(), type=kind)
     except msgspec.MsgspecError as error:
         raise BadRequestError("the body", f"is not valid: {error}") from error
+
+
+def check_parameters(request: AnyRequest) -> None:
+    """Check that the path of a request has all of its query parameters.
+
+    Raises:
+        BadRequestError: It does not have one of them.
+    """
+    if not request.scope["query_string"]:
+        return
+    known = _known(request.route_handler)
+    for name in request.query_params:
+        if name not in known:
+            remedy = f"Parameters of this path: {', '.join(known)}"
+            raise BadRequestError(
+                f"query parameter {name[:80]!r}",
+                "is not known",
+                did_you_mean(name[:80], known)
+                + (remedy if known else "This path has no parameters"),
+            )
+
+
+@cache
+def _known(handler: BaseRouteHandler) -> tuple[str, ...]:
+    """Return the names of the query parameters of a handler."""
+    fields = handler.parsed_fn_signature.parameters.items()
+    return tuple(
+        sorted(
+            field.kwarg_definition.name or name
+            for name, field in fields
+            if isinstance(field.kwarg_definition, QueryParameter)
+        )
+    )
