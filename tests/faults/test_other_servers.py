@@ -293,7 +293,7 @@ async def test_credentials_are_sent_and_never_shown(
     ("reply", "state", "remedy"),
     [
         (Reply("", 403), "was refused", "foreign Host and Origin headers"),
-        (Reply("<html>no", 403), "is refused", "OLLAMA_API_KEY"),
+        (Reply("<html>no", 403), "was refused", "OLLAMA_API_KEY"),
         (Reply({"error": "ollama cloud is disabled"}, 403), "cloud", "ollama signin"),
         (
             Reply("", 301, {"location": "https://ann:pw@ollama.example/api/tags?a=1"}),
