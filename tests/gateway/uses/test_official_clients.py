@@ -302,12 +302,12 @@ async def test_a_refusal_is_an_error_of_the_client() -> None:
         async with openai.AsyncOpenAI(
             base_url=f"{address}/v1", api_key="wrong", max_retries=0
         ) as openai_client:
-            with pytest.raises(openai.AuthenticationError, match="not known"):
+            with pytest.raises(openai.AuthenticationError, match="Unknown token"):
                 await openai_client.chat.completions.create(model=MODEL, messages=ASKED)
         async with anthropic.AsyncAnthropic(
             base_url=address, api_key="wrong", max_retries=0
         ) as anthropic_client:
-            with pytest.raises(anthropic.AuthenticationError, match="not known"):
+            with pytest.raises(anthropic.AuthenticationError, match="Unknown token"):
                 await anthropic_client.messages.create(
                     model=MODEL, messages=ASKED, max_tokens=1
                 )
