@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +13,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Arguments after the command's name; by default those of the process.
     """
+    _open_missing_streams()
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given == ["--version"] and _wrote_version():
+        return 0
     try:
         # Imported late: importing the package stays cheap for the library.
         from herdbook.cli.main import main  # noqa: PLC0415
@@ -26,9 +31,32 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _stopped()
     try:
-        return main(arguments)
+        return main(given)
     except KeyboardInterrupt:  # outside a verb; a verb reports it with its own name
         return _stopped()
+
+
+def _wrote_version() -> bool:
+    """Write the version without the imports of the command, if stdout accepts it."""
+    from importlib import metadata  # noqa: PLC0415 - only this needs it
+
+    try:
+        sys.stdout.write(f"herdbook {metadata.version('herdbook')}\n")
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        return False  # reported as any other failure to write
+    return True
+
+
+def _open_missing_streams() -> None:
+    """Replace standard streams that were closed before the start.
+
+    Otherwise the next file that is opened, such as the log, would get their number.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            mode = "w" if number else "r"
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - kept
 
 
 def _stopped() -> int:

@@ -55,12 +55,32 @@ def packages(modules: set[str]) -> set[str]:
     return {name for name in names if not name.startswith(("_", "$"))}
 
 
-def test_version_imports_only_the_parser() -> None:
+def test_version_imports_nothing_else() -> None:
     modules = imported("--version")
 
-    assert packages(modules) <= STARTING
+    assert packages(modules) == {"herdbook"}
+    assert "asyncio" not in modules
+
+
+def test_closed_standard_streams_are_replaced() -> None:
+    for verb in ("--version", "graph --help"):
+        script = f"exec {sys.executable} -m herdbook.cli {verb} <&- >&-"
+        process = subprocess.run(
+            ["sh", "-c", script], capture_output=True, text=True, check=False
+        )
+        assert (process.returncode, process.stderr) == (0, ""), verb
+
+
+def test_options_of_a_verb_import_only_the_parser() -> None:
+    modules = imported("graph", "--help")
+
+    assert packages(modules) <= STARTING | {"rich", "pygments"}
     assert not modules & set(ONLY_FOR_OTHERS)
-    assert not [name for name in modules if name.startswith("herdbook.cli.commands.")]
+    verbs = [name for name in modules if name.startswith("herdbook.cli.commands.")]
+    assert set(verbs) <= {
+        "herdbook.cli.commands.models",
+        "herdbook.cli.commands.models.graph",
+    }
 
 
 def test_a_list_of_models_imports_the_client_and_the_parser(
