@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from herdbook.cli.completion import complete_file, complete_node
-from herdbook.cli.errors import DONE, FileError, OutputError, StoppedError
+from herdbook.cli.errors import DONE, StoppedError, file_failure
 from herdbook.cli.invocation import Invocation
 from herdbook.events.shared.file_descriptors import is_exhausted
 
@@ -237,14 +237,7 @@ def _run(
     except OSError as error:
         if is_exhausted(error):
             raise  # reported as too many open files, not as a failed write
-        reason = error.strerror or str(error)
-        if error.filename is not None:  # a file that the verb uses, not its output
-            raise FileError(
-                str(error.filename),
-                f"cannot be used: {reason}",
-                "Grant access to it, or choose another path",
-            ) from error
-        raise OutputError("the output", f"cannot be written: {reason}") from error
+        raise file_failure(error) from error
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise StoppedError(
             invocation.verb,

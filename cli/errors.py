@@ -76,6 +76,18 @@ class FileError(HerdbookError):
     code = "file"
 
 
+def file_failure(error: OSError) -> FileError | OutputError:
+    """Return the failure of a file or, if the error names none, of the output."""
+    reason = error.strerror or str(error)
+    if error.filename is None:
+        return OutputError("the output", f"cannot be written: {reason}")
+    return FileError(
+        str(error.filename),
+        f"cannot be used: {reason}",
+        "Grant access to it, or choose another path",
+    )
+
+
 class NoHomeError(HerdbookError):
     """The user's data directory cannot be used."""
 

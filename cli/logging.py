@@ -12,9 +12,9 @@ from herdbook.core.logging import configure_later
 
 _QUIET = frozenset({"event", "level", "correlation_id"})
 SENTENCES: Final = {
-    "entry_unreadable": "the server lists {name}, which cannot be read ({source}: "
-    "{reason})",
-    "more_entries_unreadable": "{entries} more entries of the server cannot be read",
+    "entry_unreadable": "an entry of the server's lists is left out: {name} "
+    "({source}: {reason})",
+    "more_entries_unreadable": "{entries} more entries of the lists are left out",
     "show_failed": "the details of {model} cannot be read: {reason}",
     "more_shows_failed": "the details of {models} more models cannot be read",
     "log_not_writable": "{log} cannot be written: {effect}",

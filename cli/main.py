@@ -15,10 +15,11 @@ from herdbook.cli.app import app
 from herdbook.cli.argument_errors import plain_message
 from herdbook.cli.commands import VERBS, register
 from herdbook.cli.encoding import replace_unencodable
-from herdbook.cli.errors import UsageError, report, shape, unexpected
+from herdbook.cli.errors import UsageError, file_failure, report, shape, unexpected
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.logging import configure
 from herdbook.core import HerdbookError
+from herdbook.events.shared.file_descriptors import is_exhausted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_usage(error, given), error, invocation, given)
     except HerdbookError as error:
         return _fail(error, error, invocation, given)
+    except OSError as error:  # a write of the help or the version
+        known = None if is_exhausted(error) else file_failure(error)
+        return _fail(known, error, invocation, given)
     except Exception as error:  # noqa: BLE001 - the last resort: no tracebacks
         return _fail(None, error, invocation, given)
     _write_position(invocation)

@@ -52,7 +52,7 @@ def weights_text(status: ModelStatus, shared_with: Iterable[str]) -> str:
         (status.weights or wording.UNKNOWN)[:12],
         wording.parameters_text(count) if count else "",
         status.quantization or "",
-        "" if size is None else bytes_text(size),
+        bytes_text(size) if size else "",
     ]
     if others := ", ".join(shared_with):
         parts.append(f"shared with {others}")
@@ -62,6 +62,8 @@ def weights_text(status: ModelStatus, shared_with: Iterable[str]) -> str:
 def memory_text(runner: Runner, name: str) -> str:
     """Return the memory of a runner, its place, and the other name that it has."""
     by = "" if runner.name == name else f", loaded as {runner.name}"
+    if not runner.size_bytes:  # the server does not report it
+        return f"{wording.UNKNOWN}{by}"
     return f"{bytes_text(runner.size_bytes)}, {where_text(runner)}{by}"
 
 

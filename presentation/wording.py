@@ -82,20 +82,28 @@ def size_text(status: ModelStatus) -> str:
     size = status.size_bytes
     if size is None and status.work is not None:
         size = status.work.total_bytes
-    return NOTHING if size is None else bytes_text(size)
+    return bytes_text(size) if size else NOTHING  # a list without sizes gives 0
 
 
 def context_text(status: ModelStatus, registry: ModelRegistry) -> str:
     """Return the context: ``8k of 128k`` if it differs from the trained context."""
-    trained = status.context_trained or _expected_context(status, registry)
-    if not trained:
-        return UNKNOWN
+    trained = trained_context(status) or _expected_context(status, registry)
     configured = status.context_configured or status.context_default
+    if not trained:
+        effect = status.context_in_effect or configured
+        return tokens_text(effect) if effect else UNKNOWN
     # Ollama silently reduces a larger context to the trained one.
     effect = status.context_in_effect or min(configured or trained, trained)
     if effect == trained:  # an old server reports 0 for unknown
         return tokens_text(trained)
     return f"{tokens_text(effect)} of {tokens_text(trained)}"
+
+
+def trained_context(status: ModelStatus) -> int | None:
+    """Return the trained context, tokens; None if it is unknown or only assumed."""
+    if status.context_source is FactSource.DEFAULT:
+        return None
+    return status.context_trained or None
 
 
 def _expected_context(status: ModelStatus, registry: ModelRegistry) -> int | None:

@@ -1,9 +1,10 @@
 """Recommend models for a role, with reasons, from their history.
 
 Only models that meet the requirements of the role are considered. They are sorted by
-last use (newest first), loaded before available, rank for the role, failures since
-the last success, size and name. Models that are loading, in error or not present are
-skipped. The view has only the data that this order needs.
+last use (newest first), known details before unknown ones, loaded before available,
+rank for the role, failures since the last success, size and name. Models that are
+loading, in error or not present are skipped. The view has only the data that this
+order needs.
 
 A use that names a role counts for that role, and a request for embeddings for that of
 embedding. Any other use counts for the roles that the model is suited to. Uses recorded
@@ -96,6 +97,7 @@ class _Ability(NamedTuple):
     parameter_count: int | None = None
     context: int = 0
     ranks: tuple[tuple[str, int], ...] = ()
+    assumed: bool = False  # all of it are defaults: nothing is known of the model
 
 
 _UNDETECTED = _Ability()
@@ -142,6 +144,10 @@ class _Model(msgspec.Struct, kw_only=True):
             (can.add if value else can.discard)(name)
         return can
 
+    def is_assumed(self) -> bool:
+        """Return whether nothing is known of what the model can do."""
+        return self.ability.assumed and not self.overrides
+
     def rank(self, role: ModelRole) -> int | None:
         """Return the rank for a role, from 1."""
         return dict(self.ability.ranks).get(role)
@@ -171,7 +177,7 @@ class RecommendationView:
     """The order of the models for each role."""
 
     name: ClassVar[str] = "recommendation"
-    form: ClassVar[int] = 3
+    form: ClassVar[int] = 4
 
     def __init__(self) -> None:
         self._models: dict[str, _Model] = {}  # by stream
@@ -287,11 +293,15 @@ class RecommendationView:
         return view
 
 
-def _place(model: _Model, role: ModelRole) -> tuple[float, bool, float, int, int, str]:
+_Place = tuple[float, bool, bool, float, int, int, str]
+
+
+def _place(model: _Model, role: ModelRole) -> _Place:
     used = model.last_use(role)
     rank = model.rank(role)
     return (
         -used.timestamp() if used else float("inf"),
+        model.is_assumed(),
         model.lifecycle.state is not ModelState.LOADED,
         float("inf") if rank is None else rank,
         model.failures,
@@ -304,6 +314,7 @@ def _merits(model: _Model, role: ModelRole) -> tuple[str, ...]:
     """Return the reasons for the rank of a model, most important first."""
     words = [
         model.use_words(role),
+        *(["details unknown, may not fit"] if model.is_assumed() else []),
         model.lifecycle.state.value,
         _standing(model.rank(role), role),
     ]
@@ -395,8 +406,14 @@ def _detected(view: RecommendationView, model: _Model, event: RecordedEvent) -> 
         fact.parameter_count,
         fact.context_trained,
         tuple(sorted(fact.ranks.items())),
+        all(source is facts.FactSource.DEFAULT for source in _sources(fact)),
     )
     model.ability = view.shared(ability)
+
+
+def _sources(fact: facts.CapabilitiesDetected) -> Iterator[facts.FactSource]:
+    yield fact.context_source
+    yield from (found.source for found in fact.capabilities.values())
 
 
 def _configured(_: RecommendationView, model: _Model, event: RecordedEvent) -> None:

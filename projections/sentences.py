@@ -149,12 +149,16 @@ def _discovered(fact: Fact) -> str:
     assert isinstance(fact, facts.ModelDiscovered)
     if fact.remote_host:
         return f"found: cloud model of {fact.remote_host}"
-    return f"found: {bytes_text(fact.size_bytes)}, digest {fact.digest[:12]}"
+    return f"found: {_size(fact.size_bytes)}digest {fact.digest[:12]}"
+
+
+def _size(number: int) -> str:
+    return f"{bytes_text(number)}, " if number else ""  # a list without sizes gives 0
 
 
 def _deleted(fact: Fact) -> str:
     assert isinstance(fact, facts.ModelDeleted)
-    size = "" if fact.size_bytes is None else f": {bytes_text(fact.size_bytes)}"
+    size = f": {bytes_text(fact.size_bytes)}" if fact.size_bytes else ""
     return f"deleted{size}"
 
 
@@ -167,7 +171,7 @@ def _progressed(fact: Fact) -> str:
 def _pulled(fact: Fact) -> str:
     assert isinstance(fact, facts.PullCompleted)
     return (
-        f"pulled{_took(fact.duration_s)}: {bytes_text(fact.size_bytes)}, "
+        f"pulled{_took(fact.duration_s)}: {_size(fact.size_bytes)}"
         f"digest {fact.digest[:12]}"
     )
 
@@ -337,8 +341,10 @@ def _log_archived(fact: Fact) -> str:
 def _detected(fact: Fact) -> str:
     assert isinstance(fact, facts.CapabilitiesDetected)
     names = [name for name, known in sorted(fact.capabilities.items()) if known.value]
-    context = f"{tokens_text(fact.context_trained)} context"
-    return f"capabilities: {', '.join(names) or 'none known'}; {context}"
+    text = f"capabilities: {', '.join(names) or 'none known'}"
+    if fact.context_source is facts.FactSource.DEFAULT:
+        return text
+    return f"{text}; {tokens_text(fact.context_trained)} context"
 
 
 def _configured(fact: Fact) -> str:

@@ -82,9 +82,9 @@ class Card:
     def _context(self) -> str:
         status = self._status
         trained = wording.NOTHING
-        if status.context_trained is not None and status.context_source is not None:
-            source = SOURCES[status.context_source]
-            trained = f"{status.context_trained:,} ({source})"
+        known = wording.trained_context(status)
+        if known is not None and status.context_source is not None:
+            trained = f"{known:,} ({SOURCES[status.context_source]})"
         configured = _number(status.context_configured)
         if status.context_configured is None and status.context_default is not None:
             configured = f"{status.context_default:,} (model)"

@@ -214,6 +214,7 @@ def _runners(
         server_version=look.version,
         models={entry.name: listed(entry) for entry in look.models},
         runners=tuple(entry.runner for entry in look.runners or ()),
+        unreadable=look.unreadable,
     )
     runners = orphaned(seen, weights, against.weights_of)
     if look.runners is None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Final, Generic, TypeVar
 
@@ -88,13 +87,15 @@ class UnreadableEntry(msgspec.Struct, frozen=True, kw_only=True):
 def unreadable_text(entries: Sequence[UnreadableEntry]) -> str:
     """Return a sentence that lists the first few unreadable entries with reasons.
 
-    Example: 1 entry of the server's lists cannot be read: a b (/api/tags: ...).
+    Example: 1 entry of the server's lists is left out: a b (/api/tags: ...).
     """
-    count = "1 entry" if len(entries) == 1 else f"{len(entries):,} entries"
     named = [f"{one.name} ({one.source}: {one.reason})" for one in entries[:MOST_NAMED]]
     more = len(entries) - MOST_NAMED
     named += [f"and {more:,} more"] if more > 0 else []
-    return f"{count} of the server's lists cannot be read: {', '.join(named)}"
+    single = len(entries) == 1
+    count = "1 entry" if single else f"{len(entries):,} entries"
+    left_out = f"of the server's lists {'is' if single else 'are'} left out"
+    return f"{count} {left_out}: {', '.join(named)}"
 
 
 class Listing(msgspec.Struct, Generic[Entry], frozen=True, kw_only=True):
@@ -196,28 +197,27 @@ def _canonical(name: str) -> str | None:
 def _without_contradictions(
     entries: list[Entry], source: str
 ) -> tuple[list[Entry], list[UnreadableEntry]]:
-    """Drop duplicates, and names that are listed with several digests."""
+    """Keep one entry of each name, and report its other digests.
+
+    The smallest digest is kept, so that the order of the list does not matter: a model
+    whose entries change places was not updated.
+    """
     if len({entry.name for entry in entries}) == len(entries):
         return entries, []
     digests = {(entry.name, entry.digest): entry for entry in reversed(entries)}
-    times = Counter(name for name, _ in digests)
-    unique = [entry for entry in entries if digests.get(_key(entry)) is entry]
+    kept = {name: digests[name, digest] for name, digest in sorted(digests)[::-1]}
     unreadable = [
         UnreadableEntry(
             source=source,
             name=printable(entry.name),
-            reason="it is listed several times, with different digests",
+            reason=f"it is listed again, with another digest: {entry.digest[:12]}",
             model=entry.name,
             digest=entry.digest,
         )
-        for entry in unique
-        if times[entry.name] > 1
+        for entry in entries
+        if digests[entry.name, entry.digest] is entry and kept[entry.name] is not entry
     ]
-    return [entry for entry in unique if times[entry.name] == 1], unreadable
-
-
-def _key(entry: TagEntry | RunnerEntry) -> tuple[str, str]:
-    return entry.name, entry.digest
+    return [entry for entry in entries if kept[entry.name] is entry], unreadable
 
 
 async def _split(

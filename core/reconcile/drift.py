@@ -25,7 +25,11 @@ from herdbook.core.reconcile.observed_uses import (
     observed_use,
 )
 from herdbook.core.reconcile.server_state import ListedModel, ServerState, WeightsOf
-from herdbook.core.reconcile.unreadable_entries import may_hide_model, may_hide_runner
+from herdbook.core.reconcile.unreadable_entries import (
+    may_be_listed,
+    may_hide_model,
+    may_hide_runner,
+)
 from herdbook.events.codec import SCHEMAS
 from herdbook.events.facts import (
     CapabilitiesDetected,
@@ -426,7 +430,8 @@ def orphaned(
     return [
         runner
         for runner in state.runners
-        if not any(
+        if not may_be_listed(state.unreadable, runner)
+        and not any(
             _serves(runner, listed, weights_by_name.get(name), weights_of)
             for name, listed in state.models.items()
         )

@@ -43,7 +43,10 @@ from herdbook.core.reconcile.flap_damping import Change, Damper, change_of, with
 from herdbook.core.reconcile.observation import metadata_of, server_state
 from herdbook.core.reconcile.recovery import interrupt_dead
 from herdbook.core.reconcile.server_state import ListedModel, ServerState, WeightsOf
-from herdbook.core.reconcile.unreadable_entries import newly_unreadable
+from herdbook.core.reconcile.unreadable_entries import (
+    newly_unreadable,
+    with_known_digests,
+)
 from herdbook.core.reconcile.use_watch import UseWatch
 from herdbook.core.repository import ModelRepository
 from herdbook.core.settings import ManagerSettings
@@ -241,7 +244,7 @@ class Reconciler:
         try:
             with self._changes.overlapping() as overlapping:
                 await self._client.held.begin()
-                state = await self._ask()
+                state = with_known_digests(await self._ask(), statuses)
                 settled = _without(state.models, overlapping)
                 detected, undecided = await self._detect(
                     settled, statuses, deadline=deadline
@@ -320,7 +323,7 @@ class Reconciler:
         known = node.version > 0
         version = state.server_version or node.server_version or UNKNOWN_VERSION
         same = node.server_version == version
-        if node.reached and same and node.url == url:
+        if node.reached and same and same_server(node.url, url):
             return False
         change = Change(node.name, "version", version)
         if node.reached and not self._damper.may_record(change):

@@ -18,8 +18,8 @@ from herdbook.service.dashboard.page_request import PageRequest
 def known_facts(page: PageRequest, status: ModelStatus) -> list[tuple[str, str, str]]:
     """Return facts with their names and sources."""
     shared_with = facts.sharing(status, page.read_model.statuses())
-    trained = status.context_trained
-    source = SOURCES[status.context_source] if status.context_source else ""
+    trained = wording.trained_context(status)
+    source = SOURCES[status.context_source] if trained and status.context_source else ""
     temperature = status.temperature
     found = [
         ("weights", facts.weights_text(status, shared_with), "/api/show"),

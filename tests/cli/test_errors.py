@@ -221,12 +221,13 @@ def test_database_of_another_program_is_not_changed(
     assert "is not a Herdbook log" in answer.err
 
 
+@pytest.mark.parametrize("arguments", ["ls", "--version", "ls --help"])
 def test_failed_write_of_the_output_is_reported(
-    server: SandboxThread, log: Path
+    arguments: str, server: SandboxThread, log: Path
 ) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "herdbook.cli", "ls"],
+            [sys.executable, "-m", "herdbook.cli", *arguments.split()],
             env={**os.environ, "OLLAMA_HOST": server.address},
             stdout=full,
             stderr=subprocess.PIPE,

@@ -22,6 +22,7 @@ from support.odd_log import alter
 from herdbook.core import ManagerSettings, ModelManager, ModelState
 from herdbook.core.log.location import MEMORY
 from herdbook.events.facts import FactSource
+from herdbook.presentation.wording import NOTHING, context_text, size_text
 
 NAME = "llama3.1:8b"
 SETTINGS = ManagerSettings(refresh_timeout_s=5)
@@ -314,3 +315,60 @@ async def test_remedy_depends_on_the_answer(
         assert state in manager.server_notice
         assert remedy in manager.server_notice
         assert "pw" not in manager.server_notice
+
+
+C, D = "c" * 64, "d" * 64
+
+
+@pytest.mark.parametrize("digests", [(C, D), (D, C)])
+async def test_name_listed_with_two_digests_is_one_model(
+    digests: tuple[str, str],
+) -> None:
+    lists = [[tag(NAME, digest) for digest in order] for order in (digests, (D, C))]
+    loaded = {**tag(NAME, D), "size_vram": 0, "expires_at": "2030-01-01T00:00:00Z"}
+    runners = [[loaded], []]
+
+    def replies(path: str, headers: dict[str, str], body: dict[str, object]) -> Reply:
+        tags, ps = Reply({"models": lists[0]}), Reply({"models": runners[0]})
+        return answers(tags=tags, ps=ps)(path, headers, body)
+
+    async with (
+        fake_ollama(replies) as url,
+        ModelManager.open(MEMORY, ollama=url, settings=SETTINGS) as manager,
+    ):
+        (status,) = await manager.all_statuses()
+        found = {one.check: one for one in await manager.doctor()}
+        assert (status.digest, status.state) == (D, ModelState.LOADED)
+        assert f"listed again, with another digest: {D[:12]}" in found["entries"].what
+        assert found["runners"].what == "1, none orphaned"
+
+        lists.reverse()
+        runners.reverse()
+        await manager.refresh()
+        (status,) = await manager.all_statuses()
+        assert (status.digest, status.state) == (D, ModelState.AVAILABLE)
+
+
+async def test_model_without_size_and_details_is_shown_as_unknown() -> None:
+    unknown = {"name": "aaa:1b", "digest": C}
+    tags = Reply({"models": [unknown, tag(NAME)]})
+    replies = answers(tags=tags, shown=show(capabilities=["completion"]))
+
+    def answer(path: str, headers: dict[str, str], body: dict[str, object]) -> Reply:
+        unreadable = path == "/api/show" and body["model"] == "aaa:1b"
+        return Reply({}) if unreadable else replies(path, headers, body)
+
+    async with (
+        fake_ollama(answer) as url,
+        ModelManager.open(MEMORY, ollama=url, settings=SETTINGS) as manager,
+    ):
+        status = await manager.get_status("aaa:1b")
+        assert status is not None
+        assert size_text(status) == NOTHING
+        assert context_text(status, manager.registry) == NOTHING
+        sentences = [entry.sentence for entry in await manager.history("aaa:1b")]
+        assert "found: digest cccccccccccc" in sentences
+        assert "capabilities: completion, json" in sentences
+        chosen = (await manager.explain("general")).chosen
+        assert [one.name for one in chosen] == [NAME, "aaa:1b"]
+        assert "details unknown, may not fit" in chosen[-1].reasons

@@ -112,6 +112,24 @@ def test_loaded_goes_before_available_then_rank_decides() -> None:
     assert order(view) == ["c", "b", "a", "d"]
 
 
+def test_unknown_details_go_last_unless_the_model_was_used() -> None:
+    capability = Capability(value=True, source=FactSource.DEFAULT)
+    unknown = facts.CapabilitiesDetected(
+        context_trained=4096,
+        context_source=FactSource.DEFAULT,
+        capabilities={"completion": capability},
+    )
+    granted = facts.ConfigurationChanged(set={"capability.completion": True}, unset=[])
+    view = view_of(
+        *history("a", found(), unknown, LOADED),
+        *history("b", found(), unknown, granted),
+        *history("c", found(), CHATS),
+        *history("d", found(), unknown, LOADED, USED),
+    )
+    assert order(view) == ["d", "b", "c", "a"]
+    assert "details unknown, may not fit" in view.order(ModelRole.GENERAL)[-1].reasons
+
+
 def test_fewer_failures_then_smaller_then_the_name() -> None:
     view = view_of(
         *history("a", found(1), CHATS, LOADING, FAILED, LOADING),

@@ -87,8 +87,7 @@ def _row(
     cells = [
         Piece(status.name, "bold"),
         *([Piece(status.node)] if several else []),
-        Piece(bytes_text(runner.size_bytes) if runner else wording.UNKNOWN),
-        Piece(_processor(runner) if runner else wording.UNKNOWN),
+        *(Piece(text) for text in _memory(runner)),
         Piece(tokens_text(context) if context else wording.UNKNOWN),
         Piece((runner and facts.expiry_text(runner, now)) or wording.UNKNOWN),
         Piece(loaded),
@@ -99,9 +98,16 @@ def _row(
     return Row(cells, below=below)
 
 
+def _memory(runner: Runner | None) -> tuple[str, str]:
+    """Return the memory of a runner and its processor; an unknown size is 0."""
+    if runner is None or not runner.size_bytes:
+        return wording.UNKNOWN, wording.UNKNOWN
+    return bytes_text(runner.size_bytes), _processor(runner)
+
+
 def _processor(runner: Runner) -> str:
     """Return the split between GPU and CPU: ``100 % GPU``, ``48 % CPU, 52 % GPU``."""
-    if not runner.size_bytes or not runner.size_vram_bytes:
+    if not runner.size_vram_bytes:
         return "100 % CPU"
     gpu = wording.percent(runner.size_vram_bytes, runner.size_bytes)
     return "100 % GPU" if gpu == 100 else f"{100 - gpu} % CPU, {gpu} % GPU"

@@ -108,3 +108,15 @@ async def test_sandbox_may_change_its_port(tmp_path: Path) -> None:
             server.open_manager(log, settings=settings) as manager,
         ):
             assert (await manager.node_status()).url == server.url
+
+
+async def test_another_spelling_of_the_address_is_not_recorded(tmp_path: Path) -> None:
+    log = tmp_path / "herd.db"
+    async with serve_sandbox("herd") as server:
+        async with server.open_manager(log):
+            pass
+        end = await head_of(log)
+        url = server.url.replace("127.0.0.1", "localhost")
+        async with ModelManager.open(log, ollama=url, clock=server.clock) as manager:
+            assert manager.server_notice == ""
+        assert await head_of(log) == end

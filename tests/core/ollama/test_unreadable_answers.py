@@ -146,13 +146,17 @@ def a_list(*entries: tuple[str, str], **more: Any) -> bytes:
     return json.dumps({"models": models}).encode()
 
 
-async def test_name_with_two_digests_is_not_trusted() -> None:
+async def test_name_with_two_digests_is_kept_once() -> None:
     body = a_list(("a:1", "a"), ("b:1", "b"), ("a:1", "c"), ("b:1", "b"))
     found = await read_list(body, TagEntry, source=MODELS, node="it")
 
-    assert [entry.name for entry in found.entries] == ["b:1"]
-    assert {one.digest for one in found.unreadable} == {"a" * 64, "c" * 64}
-    assert unreadable_text(found.unreadable).startswith("2 entries of the server's")
+    kept = [(entry.name, entry.digest[:1]) for entry in found.entries]
+    assert kept == [("a:1", "a"), ("b:1", "b")]
+    assert {one.digest for one in found.unreadable} == {"c" * 64}
+    assert unreadable_text(found.unreadable) == (
+        "1 entry of the server's lists is left out: a:1 (/api/tags: it is listed "
+        "again, with another digest: cccccccccccc)"
+    )
 
 
 async def test_list_is_read_up_to_a_limit() -> None:
