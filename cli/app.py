@@ -84,7 +84,7 @@ def _global_options(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Only this node of the log [env HERDBOOK_NODE; default all].",
+            help="Use only this node of the log [env HERDBOOK_NODE; default all].",
             autocompletion=complete_node,
             rich_help_panel=_PANEL,
         ),

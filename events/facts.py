@@ -445,22 +445,28 @@ class ModelUsed(Fact, frozen=True, kw_only=True):
     Its event has the time at which the last of them ended, as far as that is known.
 
     Attributes:
-        purpose: Purpose of the use, as given by the client; may be empty. endpoint:
-        Path that was requested, such as ``/api/chat``. client: Name of the client's
-        token, or its address without tokens. role: Role that was requested instead of a
-        model. started_at: When the request began, or the first of several. duration_s:
-        Duration until the end of the answer, seconds; the sum of several.
+        purpose: Purpose of the use, as given by the client; may be empty.
+        endpoint: Path that was requested, such as ``/api/chat``.
+        client: Name of the client's token, or its address without tokens.
+        role: Role that was requested instead of a model.
+        started_at: When the request began, or the first of several.
+        duration_s: Duration until the end of the answer, seconds; the sum of several.
         first_token_s: Time to the first byte of the answer, seconds; the sum of
-        several. prompt_tokens: Tokens of the prompt, as the server reports them; the
-        sum of several. output_tokens: Tokens of the answer, as the server reports them;
-        the sum of several. estimated_tokens: Estimated tokens of what the server did
-        not report, such as of an answer that the client did not wait for; the sum of
-        several. outcome: How the request ended. failure: Stable code of the error, if
-        it failed. loaded_by_it: Whether the request loaded the model, if known. An
-        observed use that loaded the model may have been nothing but the load. count:
-        Number of requests that are recorded together. uncertainty_s: How much earlier
-        than the time of the event an observed use may have ended, seconds. expires_at:
-        When the runner expires since an observed use.
+            several.
+        prompt_tokens: Tokens of the prompt, as the server reports them; the sum of
+            several.
+        output_tokens: Tokens of the answer, as the server reports them; the sum of
+            several.
+        estimated_tokens: Estimated tokens of what the server did not report, such as of
+            an answer that the client did not wait for; the sum of several.
+        outcome: How the request ended.
+        failure: Stable code of the error, if it failed.
+        loaded_by_it: Whether the request loaded the model, if known. An observed use
+            that loaded the model may have been nothing but the load.
+        count: Number of requests that are recorded together.
+        uncertainty_s: How much earlier than the time of the event an observed use may
+            have ended, seconds.
+        expires_at: When the runner expires since an observed use.
     """
 
     purpose: str = ""
@@ -497,14 +503,16 @@ class UseFailed(Fact, frozen=True, kw_only=True):
     memory.
 
     Attributes:
-        endpoint: Path that was requested, such as ``/api/chat``. client: Name of the
-        client's token, or its address without tokens. role: Role that was requested
-        instead of a model. started_at: When the request began, or the first of several.
+        endpoint: Path that was requested, such as ``/api/chat``.
+        client: Name of the client's token, or its address without tokens.
+        role: Role that was requested instead of a model.
+        started_at: When the request began, or the first of several.
         duration_s: Duration until the end of the request, seconds; the sum of several.
         estimated_tokens: Estimated tokens of the prompt, if the client disconnected;
-        the sum of several. outcome: ``failed`` or ``client_left``. failure: Stable code
-        of the error; empty if the client disconnected. count: Number of requests that
-        are recorded together.
+            the sum of several.
+        outcome: ``failed`` or ``client_left``.
+        failure: Stable code of the error; empty if the client disconnected.
+        count: Number of requests that are recorded together.
     """
 
     endpoint: str
@@ -676,7 +684,7 @@ class AnchorReceived(Fact, frozen=True, kw_only=True):
 
     Attributes:
         origin: Which log: ``herdbook/`` and the id of its first event.
-        position: Number of events of that log when the anchor was made.
+        position: Number of events in that log when the anchor was made.
         text: The whole anchor, with its signatures.
     """
 

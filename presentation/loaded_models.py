@@ -44,8 +44,8 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
         last_used_at: Last recorded use.
         last_used_by: Actor of that use; None for an observed one.
         last_used_within_s: How much earlier an observed use may have ended, seconds.
-        stale_since: When its node stopped answering, with several nodes; left out if it
-            answers.
+        stale_since: With several nodes: when the model's node stopped answering.
+            Omitted if it answers.
     """
 
     name: str

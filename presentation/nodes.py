@@ -34,7 +34,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
         disk_bytes: Disk space of the models, bytes; shared weights count once.
         memory_bytes: Memory of the loaded models, bytes.
         reconciler: The instance that refreshes it periodically; None if there is none,
-            or in the past.
+            or if a past state is shown.
     """
 
     name: str

@@ -29,7 +29,7 @@ class HistoryEntry(Serializable, msgspec.Struct, frozen=True, kw_only=True):
         model: Name of the model; None for an event of a node.
         event_id: Unique id of the event.
         type: Event type.
-        sentence: Description for people.
+        sentence: Human-readable description.
         occurred_at: When the fact became true.
         recorded_at: When the event was recorded.
         actor: Who asked for it.

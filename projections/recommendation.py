@@ -56,7 +56,7 @@ class Candidate(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         node: Name of the node.
         name: Name of the model.
-        state: Present state.
+        state: Current state.
         last_used_at: Time of the last use that counts for the role; None if there was
             none.
         rank: Rank for the role in the catalogue, from 1; None without a rank.
@@ -325,9 +325,9 @@ def _merits(model: _Model, role: ModelRole) -> tuple[str, ...]:
 
 def _standing(rank: int | None, role: ModelRole) -> str:
     if rank is None:
-        return f"no rank for {role.words} in the catalogue"
-    place = "best" if rank == 1 else f"rank {rank}"
-    return f"{place} for {role.words} in the catalogue"
+        return f"not ranked for the role {role.words} in the catalogue"
+    place = "first" if rank == 1 else f"rank {rank}"
+    return f"{place} for the role {role.words} in the catalogue"
 
 
 def _faults(model: _Model, role: ModelRole) -> tuple[str, ...]:

@@ -88,11 +88,11 @@ def _earlier(event: RecordedEvent) -> str:
         return ""
     least, most = duration_text(least_s), duration_text(most_s)
     if least == most:
-        return f", {most} earlier"
+        return f", {most} before this was recorded"
     return (
-        f", up to {most} earlier"
+        f", within the {most} before this was recorded"
         if least_s < _AT_ONCE_S
-        else (f", {least} to {most} earlier")
+        else (f", {least} to {most} before this was recorded")
     )
 
 

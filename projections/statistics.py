@@ -40,7 +40,7 @@ class ModelStatistics(Serializable, msgspec.Struct, kw_only=True):
         uses: Number of recorded uses.
         seconds_in: Time in each state up to the last change, seconds.
         transitions: Number of state changes by ``from>to``.
-        lifecycle: Present state and activity.
+        lifecycle: Current state and activity.
         since: When the model entered this state.
     """
 

@@ -1,4 +1,4 @@
-"""The present status of a model, and of a node.
+"""The current status of a model, and of a node.
 
 Objects inside a status are replaced, never changed, so a shallow copy is enough.
 """
@@ -19,7 +19,7 @@ from herdbook.projections.serializable import Serializable
 
 
 class Why(msgspec.Struct, frozen=True):
-    """The event that caused the present state.
+    """The event that caused the current state.
 
     Attributes:
         event: Event type.
@@ -94,7 +94,7 @@ class KeepAlive(msgspec.Struct, frozen=True):
 
 
 class ModelStatus(Serializable, msgspec.Struct, kw_only=True):
-    """The present status of a model on a node.
+    """The current status of a model on a node.
 
     Attributes:
         node: Name of the node.
@@ -244,7 +244,7 @@ class ModelStatus(Serializable, msgspec.Struct, kw_only=True):
 
 
 class NodeStatus(Serializable, msgspec.Struct, kw_only=True):
-    """The present status of a node.
+    """The current status of a node.
 
     Attributes:
         name: Name of the node in Herdbook.

@@ -227,7 +227,7 @@ class StatusView:
         return self._models.get(stream)
 
     def get(self, stream: str) -> ModelStatus | None:
-        """Return the present status of a model's stream."""
+        """Return the current status of a model's stream."""
         model = self._models.get(stream)
         return None if model is None else self._copy_with_node(model)
 

@@ -177,7 +177,9 @@ class Guard:
                 "this service", "is read-only", "Start it without --read-only"
             )
         if _PRINCIPAL in scope["state"]:
-            _check_role(scope["state"][_PRINCIPAL], Role.OPERATE)
+            # Which of them a path needs is checked where its handler is.
+            sufficient = f"{Role.OPERATE.value} or {Role.ADMIN.value}"
+            _check_role(scope["state"][_PRINCIPAL], Role.OPERATE, sufficient)
 
     def _check_length(self, scope: Scope) -> None:
         """Check the ``Content-Length`` of a request.
@@ -265,12 +267,12 @@ def _state_of(scope_or_connection: Any) -> dict[str, Any]:
     return state
 
 
-def _check_role(principal: Principal, needed: Role) -> None:
+def _check_role(principal: Principal, needed: Role, sufficient: str = "") -> None:
     if not principal.role.allows(needed):
         raise ForbiddenError(
-            f"the role {principal.role.value} of {principal.name}",
-            "is not sufficient",
-            f"Use a token with the role {needed.value}",
+            f"the token {principal.name}",
+            f"has the role {principal.role.value}, which does not allow this",
+            f"Use a token with the role {sufficient or needed.value}",
         )
 
 

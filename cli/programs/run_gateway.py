@@ -200,5 +200,7 @@ def _write_start(
         screen.write(address)
         if metrics:
             screen.write(f"Metrics: {metrics}")
-        screen.write(f"Relays to {server}. Log: {invocation.log}. Stop with Ctrl-C.")
+        screen.write(
+            f"Forwarding to {server}. Log: {invocation.log}. Stop with Ctrl-C."
+        )
     screen.stream.flush()

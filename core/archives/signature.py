@@ -80,7 +80,7 @@ async def check_signatures(
         signatures = parse_signatures(fact.signature, source=archive.file)
         if not any(key.has_signed_text(statement(fact), signatures) for key in public):
             message = (
-                f"the archive {archive.file} is not signed by a key that was given"
+                f"the archive {archive.file} is not signed by any of the given keys"
             )
             found.append(Finding(position=0, kind=Kind.ARCHIVE, message=message))
     return found

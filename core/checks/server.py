@@ -237,9 +237,11 @@ def _orphaned(runner: Runner, now: datetime) -> Diagnosis:
 
 def _leaves(expires_at: datetime | None, now: datetime) -> str:
     if expires_at is None or expires_at.year > FOREVER_YEAR:
-        return "it never expires"
+        return "the server keeps it there"
     seconds = (expires_at - now).total_seconds()
-    return f"it expires in {duration_text(seconds)}" if seconds > 0 else "it is in use"
+    if seconds <= 0:
+        return "it is in use"
+    return f"its memory is freed in {duration_text(seconds)}"
 
 
 def _in_error(read_model: ReadModel) -> Iterator[Diagnosis]:

@@ -188,7 +188,7 @@ class Members:
             if node.managed:
                 raise CallerError(
                     f"node {name!r}",
-                    f"exists already, at {node.url}",
+                    f"already exists, at {node.url}",
                     f"To change it: herdbook node configure {name}",
                 )
             known = node.url and node.removed_at is None

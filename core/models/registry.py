@@ -368,13 +368,15 @@ def _reason(model: KnownModel, role: ModelRole, memory_bytes: int | None) -> str
     needed = model.memory_bytes or model.download_bytes
     if rank is None:
         return ""
-    place = "best" if rank == 1 else f"rank {rank}"
-    words = f"{place} for {role.replace('_', ' ')} in the catalogue"
+    place = "first" if rank == 1 else f"rank {rank}"
+    words = f"{place} for the role {role.replace('_', ' ')} in the catalogue"
     if memory_bytes is None:
         return words
     if needed is None or needed > memory_bytes:
         return ""
-    return f"{words}; needs at least {needed / 1e9:.1f} of {memory_bytes / 1e9:.1f} GB"
+    return (
+        f"{words}; needs at least {needed / 1e9:.1f} GB of {memory_bytes / 1e9:.1f} GB"
+    )
 
 
 def _untagged(name: str) -> str:

@@ -107,7 +107,7 @@ def parse_anchors(text: str, *, source: str) -> list[Anchor]:
             line = text.count("\n", 0, at) + 1
             raise CallerError(
                 f"{source}, line {line}",
-                "is not the start of an anchor",
+                "is not the first line of an anchor",
                 "Use the output of herdbook anchor, unchanged",
             )
         at = found.end()

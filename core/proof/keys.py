@@ -173,8 +173,8 @@ def sign_text(text: str, path: Path) -> Signature:
     except (ValueError, TypeError) as error:
         raise CallerError(
             str(path),
-            f"is not a private key: {error}",
-            "Run: herdbook key new",
+            "is not a private key",
+            "Use the file that herdbook key new created, not the one that ends in .pub",
         ) from error
     if not isinstance(key, Ed25519PrivateKey) or _public(key, public.name) != public:
         raise CallerError(str(path), "does not belong to the public key next to it")

@@ -194,7 +194,7 @@ async def check_anchors(
     found: list[Finding] = []
     for anchor in anchors:
         if keys and not any(key.has_signed(anchor) for key in keys):
-            found.append(_finding(anchor, "is not signed by a key that was given"))
+            found.append(_finding(anchor, "is not signed by any of the given keys"))
         if anchor.position > head.position:
             end = f"is after the end of the log, #{head.position}"
             found.append(_finding(anchor, end))

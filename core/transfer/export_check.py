@@ -156,7 +156,7 @@ class ExportCheck:
                 self.name, "has no anchor", "Export it with --key to sign it"
             )
         if self._keys and not any(key.has_signed(self._anchor) for key in self._keys):
-            raise CallerError(self.name, "is not signed by a key that was given")
+            raise CallerError(self.name, "is not signed by any of the given keys")
         same = (
             (each.origin, each.position, each.root, each.hash) for each in self._anchors
         )

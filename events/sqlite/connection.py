@@ -137,5 +137,8 @@ async def check_file(path: Path, options: str) -> list[str]:
             for name in names
             if isinstance(name, bytes)
         ),
-        *(f"{name} is missing or was changed" for name in difference.altered),
+        *(
+            f"schema object {name} is missing or was changed"
+            for name in difference.altered
+        ),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time
 from typing import TYPE_CHECKING, cast
@@ -289,11 +290,13 @@ class ServerPool:
                     lambda: ServerConnection(self), host, port, ssl=self._tls
                 )
         except TimeoutError:
-            problem = f"The server {self.host.decode()} did not accept a connection."
+            server = f"the Ollama server at {self.host.decode()}"
+            problem = f"No connection to {server} within the time allowed."
             exchange.server_failed(Refusal(504, problem), TIMEOUT)
         except OSError as error:
-            reason = error.strerror or str(error)
-            problem = f"Cannot connect to the server {self.host.decode()}: {reason}."
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            server = f"the Ollama server at {self.host.decode()}"
+            problem = f"Cannot connect to {server}: {reason}."
             exchange.server_failed(Refusal(502, problem), UNREACHABLE)
         else:
             if exchange.ended:  # the client left meanwhile

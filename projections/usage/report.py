@@ -41,25 +41,29 @@ class UsageRow(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """The usage of one group, or the total.
 
     The quantiles are those of completed requests and differ from the exact ones by at
-    most 2 %. Requests that were recorded together count with their mean.
+    most 2 %. Requests that were recorded together each count with
+    their mean duration.
 
     Attributes:
-        group: The value of each dimension; null where it is not known. requests: Number
-        of requests: relayed by the gateway, or reported by programs. failed: Number of
-        these that failed. client_left: Number of these where the client disconnected.
+        group: The value of each dimension; null where it is not known.
+        requests: Number of requests: relayed by the gateway, or reported by programs.
+        failed: Number of these that failed.
+        client_left: Number of these where the client disconnected.
         observed: Number of uses that the server's state revealed; each stands for one
-        or more requests, which ``requests`` does not include. not_recorded: Number of
-        requests that could not be recorded. Only their times are known; ``requests``
-        does not include them. loads: Number of times that a request loaded the model,
-        as far as known. prompt_tokens: Tokens of the prompts, as the server reports
-        them. output_tokens: Tokens of the answers, as the server reports them.
-        estimated_tokens: Estimated tokens of what the server did not report, such as of
-        requests that the client cancelled. The other figures do not include them.
-        duration_s: Duration of all requests, seconds. duration_p50_s: Median duration,
-        seconds. duration_p95_s: 95th percentile of the duration, seconds.
-        first_token_p50_s: Median time to the first token, seconds. first_token_p95_s:
-        95th percentile of the time to the first token, seconds. tokens_per_s: Output
-        tokens per second of the requests that reported some.
+            or more requests, which ``requests`` does not include.
+        not_recorded: Number of requests that could not be recorded. Only their times
+            are known; ``requests`` does not include them.
+        loads: Number of times that a request loaded the model, as far as known.
+        prompt_tokens: Tokens of the prompts, as the server reports them.
+        output_tokens: Tokens of the answers, as the server reports them.
+        estimated_tokens: Estimated tokens that the server did not report, such as those
+            of cancelled requests. The other figures do not include them.
+        duration_s: Duration of all requests, seconds.
+        duration_p50_s: Median duration, seconds.
+        duration_p95_s: 95th percentile of the duration, seconds.
+        first_token_p50_s: Median time to the first token, seconds.
+        first_token_p95_s: 95th percentile of the time to the first token, seconds.
+        tokens_per_s: Output tokens per second of the requests that reported some.
     """
 
     group: dict[str, str | None]

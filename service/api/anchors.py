@@ -37,10 +37,10 @@ class KeptAnchor(msgspec.Struct, frozen=True, kw_only=True):
     """An anchor that was recorded.
 
     Attributes:
-        position: Position of the event in this log; that of the first one if the same
-            anchor was sent before.
+        position: Position of the event in this log; if the anchor was already recorded,
+            the position of that event.
         origin: The log that the anchor belongs to.
-        anchored_position: Number of events of that log when it was made.
+        anchored_position: Number of events in that log when the anchor was made.
     """
 
     position: int
@@ -60,8 +60,8 @@ async def record_anchor(
 ) -> KeptAnchor:
     """Record an anchor of another log as an event of this one.
 
-    Comparing the other log with it later reveals changes to earlier events. Signatures
-    are stored, not checked. Sending an anchor again records nothing.
+    Later, comparing the other log with the anchor reveals changes to the events before
+    it. Signatures are stored, not checked. Sending an anchor again records nothing.
     """
     if len(data.anchor) > LONGEST_ANCHOR:
         raise BadRequestError(

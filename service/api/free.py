@@ -76,9 +76,10 @@ async def propose_free(
     """Propose models to delete to free disk space. Nothing is deleted.
 
     The least recently used go first. Models that are pinned, loaded or in use are
-    never proposed, nor are models whose weights such a model shares. A loaded model
-    without expiry that was not used for a day does not count as in use. With several
-    nodes, a request without a node is refused with what each of them would free.
+    never proposed, nor are models that share weights with one of them. A model that is
+    loaded without expiry and has not been used for a day does not count as in use. With
+    several nodes, a request without a node is refused; the error says what each node
+    would free.
     """
     wanted = _bytes_of(size)
     read_models, now = await service_of(request).read_models(node=node), _now()
@@ -132,8 +133,8 @@ def _bytes_of(text: str) -> int:
     size = int(digits) if plain else parse_size(digits)
     if size is None or not 1 <= size <= _LARGEST:
         raise BadRequestError(
-            f"bytes {text[:40]!r}",
-            "is not a size of at least 1 byte",
+            "bytes",
+            f"must be a size of at least 1 byte, not {text[:40]!r}",
             "Send a number of bytes, or a size such as 10GB",
         )
     return size

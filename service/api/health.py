@@ -35,7 +35,9 @@ async def healthz() -> answers.Alive:
     responses={
         **READS,
         503: ResponseSpec(
-            answers.Ready, generate_examples=False, description="Not ready."
+            answers.Ready,
+            generate_examples=False,
+            description="The service is not ready.",
         ),
     },
     tags=_TAG,

@@ -115,7 +115,7 @@ async def get_event(
             media_type="text/event-stream",
             description="Messages: recorded (an event; its id is the position), "
             "progress (of a running operation, without an id), goodbye (the reason why "
-            "the stream ends), and a comment after some seconds of silence.",
+            "the stream ends), and a comment after a few seconds without events.",
         ),
     },
     tags=_TAG,

@@ -44,8 +44,8 @@ class NodeUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """A change of a node.
 
     Attributes:
-        url: The new address of its server; omitted if it stays.
-        settings: All settings from now on; omitted if they stay.
+        url: The new address of its server; omit it to keep the current one.
+        settings: The complete new settings; omit them to keep the current ones.
     """
 
     url: _Url | None = None
@@ -75,9 +75,9 @@ async def get_node(
     "/nodes", status_code=201, responses=CHANGES, tags=_TAG, operation_id="createNode"
 )
 async def create_node(request: AnyRequest, data: JSONBody[NewNode]) -> shapes.Node:
-    """Add a node for every process on the log. Needs the role admin.
+    """Add a node. Needs the role admin.
 
-    The node is added even if its server does not answer.
+    All processes that use this log then manage it, even if its server does not answer.
     """
     data = await strict_body(request, NewNode)
     principal, service = require(request, Role.ADMIN), service_of(request)

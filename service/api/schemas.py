@@ -147,8 +147,8 @@ class EventPage(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         events: The events that match the filter.
         next: The ``after`` (newest first: the ``before``) of the next page; null on
-            the last page. A short or empty page can have a next one: a page scans a
-            limited number of events.
+            the last page. More pages can follow a short or empty one, because each
+            request scans a limited number of events.
         head: Position of the last event of the log.
     """
 

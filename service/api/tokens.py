@@ -33,12 +33,14 @@ class TokenRequest(
     """A request to create a token.
 
     Attributes:
-        name: The name: up to 64 letters, digits, dots, hyphens and underscores. role:
-        The role. models: Patterns of the models that it may use through the gateway,
-        such as ``llama3*``; empty for all. max_requests: Maximum number of concurrent
-        requests through the gateway; null for no limit. tokens_per_day: Maximum number
-        of prompt and answer tokens per day (UTC) through the gateway; null for no
-        limit.
+        name: The name: up to 64 letters, digits, dots, hyphens and underscores.
+        role: The role.
+        models: Patterns of the models that it may use through the gateway, such as
+            ``llama3*``; empty for all.
+        max_requests: Maximum number of concurrent requests through the gateway; null
+            for no limit.
+        tokens_per_day: Maximum number of prompt and answer tokens per day (UTC) through
+            the gateway; null for no limit.
     """
 
     name: str

@@ -111,7 +111,7 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
             return "Actions are disabled: the service is read-only."
         if not self.principal.role.allows(needed):
             return (
-                f"Read-only: this needs the role {needed.value}. "
+                f"This needs the role {needed.value}. "
                 f"{self.principal.name} has the role {self.principal.role.value}."
             )
         return ""
@@ -128,7 +128,7 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
             ForbiddenError: The user may not, or the page shows the past.
         """
         if off := self.off(needed):
-            raise ForbiddenError(subject, state, off)
+            raise ForbiddenError(subject, state, off.removesuffix("."))
 
     def require_node(self) -> None:
         """Check that the page is about one node.

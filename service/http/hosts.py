@@ -61,14 +61,14 @@ class Hosts:
         if host is None or host[0] not in self._names:
             raise HostNotAllowedError(
                 "the Host header",
-                "is not a name of this service",
+                "does not have a name of this service",
                 "Use the address of the service, or start it with --allow-host NAME",
             )
         if self._is_cross_site(scope, _site(self._scheme, host)):
             raise CrossSiteError(
                 "the request",
-                "was sent by a page of another site",
-                "Use the pages of Herdbook, or a program with a token",
+                "was sent by a page on another site",
+                "Use Herdbook's own pages, or a program with a token",
             )
 
     def _is_cross_site(self, scope: Mapping[str, Any], site: str) -> bool:

@@ -72,7 +72,7 @@ def test_reader_sees_why_nothing_can_be_done(
     page = visits.open(guarded)
     sign_in(page, READER)
 
-    why = "Read-only: this needs the role operate. ruth has the role read."
+    why = "This needs the role operate. ruth has the role read."
     expect(page.get_by_role("main")).to_contain_text(why)
     button = row(page, "smollm2:135m").get_by_role("link", name="load")
     expect(button).to_have_attribute("aria-disabled", "true")
@@ -93,7 +93,7 @@ def test_operator_may_not_delete(guarded: RunningService, visits: PageSession) -
     button = page.locator("#actions").get_by_role("link", name="delete")
     expect(button).to_have_attribute("aria-disabled", "true")
     expect(button).to_have_accessible_description(
-        "Read-only: this needs the role admin. olga has the role operate."
+        "This needs the role admin. olga has the role operate."
     )
 
 

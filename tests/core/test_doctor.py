@@ -198,7 +198,7 @@ async def test_runner_without_a_model_is_reported_with_memory_and_expiry() -> No
 
     assert found.level is Level.WARNING
     assert "MB in memory for llava:7b, which was deleted" in found.what
-    assert "it expires in" in found.what
+    assert "its memory is freed in" in found.what
 
 
 async def test_runner_without_a_model_may_have_no_expiry() -> None:
@@ -207,7 +207,7 @@ async def test_runner_without_a_model_may_have_no_expiry() -> None:
         await server.delete("llava:7b")
         (found,) = await checked(manager, "runners")
 
-    assert "it never expires" in found.what
+    assert "the server keeps it there" in found.what
 
 
 async def test_runner_of_shared_weights_belongs_to_a_model() -> None:

@@ -227,7 +227,7 @@ async def test_foreign_trigger_or_index_on_the_log_is_found(
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(statement)
     (finding,) = (await verified(path)).findings
-    assert finding.message == "other is missing or was changed"
+    assert finding.message == "schema object other is missing or was changed"
 
 
 async def test_missing_trigger_is_found(path: Path) -> None:
@@ -237,7 +237,7 @@ async def test_missing_trigger_is_found(path: Path) -> None:
         Finding(
             position=0,
             kind=Kind.FILE,
-            message="events_are_not_changed is missing or was changed",
+            message="schema object events_are_not_changed is missing or was changed",
         ),
     )
 

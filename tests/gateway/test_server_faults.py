@@ -59,7 +59,9 @@ async def test_a_server_that_is_away_is_reported_in_the_form_of_the_api(
         answer = await client.post(address + path, json={"model": "m"})
 
     assert answer.status_code == 502
-    assert message(path, answer.json()).startswith("Cannot connect to the server")
+    assert message(path, answer.json()).startswith(
+        "Cannot connect to the Ollama server at"
+    )
     assert [(use.model, use.failure) for use in uses.all] == (
         [] if path == "/any" else [("m", "node_unreachable")]
     )

@@ -32,7 +32,7 @@ async def backup(
     """Write a verified copy of the log to a file.
 
     Other Herdbook processes can keep using the log. The file appears only once it is
-    complete and verified. Do not use cp for a log in use: it misses recent events.
+    complete and verified. Do not use cp for a log in use: cp can miss recent events.
     """
     await check_log(invocation.log)
     made = await _back_up(invocation.log, file, replace=replace)

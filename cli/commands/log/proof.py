@@ -194,7 +194,8 @@ async def prove_consistency(
     """Print a proof that one anchor extends another.
 
     The proof is JSON. It shows that the log of the second anchor contains the whole log
-    of the first, unchanged. Fails if it does not. Uses the last anchor in each file.
+    of the first, unchanged; if it does not, the command fails. Uses the last anchor in
+    each file.
     """
     earlier, later = _last(first), _last(second)
     async with _storage(invocation) as storage:

@@ -12,8 +12,8 @@ from herdbook.core.desired.desired import toml_text
 async def freeze(invocation: Invocation, *, no_refresh: NoRefresh = False) -> None:
     """Print the current models as a desired set.
 
-    Includes the models' settings and whether they are loaded and, with several nodes,
-    on which nodes they are. `herdbook apply` reads the result.
+    Includes the models' settings, whether they are loaded and, with several nodes,
+    which nodes they are on. `herdbook apply` reads the result.
     """
     async with invocation.reading(refresh=not no_refresh) as fleet:
         frozen = await fleet.freeze()

@@ -61,7 +61,7 @@ async def _stage(invocation: Invocation, log: Path) -> AsyncIterator[Stage]:
             quick=quick,
             slow=slow,
             kill_at=72,
-            afterwards="To use your own Ollama server: herdbook ls.To try more: "
+            afterwards="To use your own Ollama server: herdbook ls. To try more: "
             "herdbook sandbox --port 11500, and in another terminal "
             "herdbook --ollama 127.0.0.1:11500 --db play.db ls",
         )

@@ -209,7 +209,9 @@ async def remove(invocation: Invocation, name: Node) -> None:
     if invocation.json:
         invocation.screen.write_json(status)
     else:
-        invocation.screen.write(f"{name} removed. Its models stay at {status.url}")
+        invocation.screen.write(
+            f"{name} removed. Its models remain on the server at {status.url}"
+        )
 
 
 @verb("move", group=node)
@@ -328,7 +330,7 @@ async def _drain(invocation: Invocation, name: str, *, drained: bool) -> None:
         invocation.screen.write_json(status)
         return
     changed = before.settings.drained is not drained
-    word = "drained" if drained else "in use"
+    word = "drained" if drained else "no longer drained"
     invocation.screen.write(f"{name} is {word if changed else f'already {word}'}")
 
 

@@ -81,7 +81,7 @@ async def sandbox(  # noqa: PLR0913 - the options of a verb
 ) -> None:
     """Run a simulated Ollama server until Ctrl-C.
 
-    The first line of output contains only its address.
+    The first line of output contains only the sandbox's address.
     """
     with from_extra("the sandbox", "sandbox"):
         # Imported late: the sandbox is an optional extra.

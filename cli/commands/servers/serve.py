@@ -51,7 +51,9 @@ async def serve(  # noqa: PLR0913 - the options of a verb
     ] = False,
     https: Annotated[
         bool,
-        typer.Option("--https", help="Served behind an HTTPS proxy (secure cookies)."),
+        typer.Option(
+            "--https", help="Use secure cookies, for a service behind an HTTPS proxy."
+        ),
     ] = False,
     resume_pulls: Annotated[
         bool,
@@ -129,7 +131,7 @@ async def serve(  # noqa: PLR0913 - the options of a verb
 ) -> None:
     """Serve the HTTP API and the dashboard until Ctrl-C.
 
-    The first line of output contains only its address.
+    The first line of output contains only the service's address.
     """
     with from_extra("the service", "service"):
         # Imported late: the service is an optional extra.

@@ -158,10 +158,13 @@ def kept_because(status: ModelStatus) -> str:
 
 def _action(text: str) -> BulkAction:
     if text not in tuple(BulkAction):
+        known = ", ".join(BulkAction)
+        if not text:
+            raise BadRequestError("the action", "is missing", f"Use one of: {known}")
         raise BadRequestError(
             f"{text[:80]!r}",
             "is not an action for several models",
-            f"Use {', '.join(BulkAction)}",
+            f"Use one of: {known}",
         )
     return BulkAction(text)
 

@@ -173,9 +173,12 @@ async def _confirm_cancel(page: PageRequest, status: ModelStatus) -> Confirmatio
     activity = work.activity if work else status.activity
     asked = work or recorded
     if asked is None:
-        text = "No operation is in progress."
+        text = "It has no running operation."
         return Confirmation(
-            f"Cancel work on {status.name}?", [text], "Cancel operation", leave="Back"
+            f"Cancel the operation on {status.name}?",
+            [text],
+            "Cancel operation",
+            leave="Back",
         )
     consequences = [f"Requested by {asked.actor}."]
     progress = work.progress if work else None

@@ -195,10 +195,8 @@ def _bar(pair: tuple[Sample, Sample], axis: Axis, share: float, now: Now) -> Mar
     one, other = pair
     count = other.position - one.position
     seconds = (other.at - one.at).total_seconds()
-    text = (
-        f"{counted(count, 'event')} in {duration_text(max(seconds, 0))}, "
-        f"from {now.clock(one.at)} (#{one.position})"
-    )
+    within = f" in {duration_text(seconds)}, from" if seconds > 0 else " at"
+    text = f"{counted(count, 'event')}{within} {now.clock(one.at)} (#{one.position})"
     left = axis.share(one.at)
     return element(
         "rect",

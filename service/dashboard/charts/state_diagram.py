@@ -52,7 +52,7 @@ def state_diagram(counts: Mapping[str, int], state: ModelState) -> Markup:
 
     Args:
         counts: Number of transitions by ``from>to``.
-        state: The present state.
+        state: The current state.
     """
     ways = sorted(edges().items(), key=lambda way: counts.get(_key(*way[0]), 0))
     lines = [

@@ -189,7 +189,7 @@ def _summary(
     return (
         f"Since {now.clock(window.begin)}: "
         f"pulled {counted(counts[Lane.PULL], 'time')}, "
-        f"loading {counted(counts[Lane.LOAD], 'time')}, "
+        f"loaded {counted(counts[Lane.LOAD], 'time')}, "
         f"in memory {counted(counts[Lane.LOADED], 'time')}, "
         f"used {counted(len(uses), 'time')}"
     )

@@ -57,9 +57,10 @@ async def figures_page(
     """
     page = await visit(request)
     if of not in tuple(LevelKind):
-        raise BadRequestError(
-            f"{of[:80]!r}", "is not a chart", f"Use {', '.join(LevelKind)}"
-        )
+        known = ", ".join(LevelKind)
+        if not of:
+            raise BadRequestError("the chart", "is missing", f"Use one of: {known}")
+        raise BadRequestError(f"{of[:80]!r}", "is not a chart", f"Use one of: {known}")
     kind, span = LevelKind(of), span_of(span)
     name = page.read_model.spelled(name_of(model)) if model else None
     found = await runs(page, kind, span, name)

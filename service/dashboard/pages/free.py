@@ -30,7 +30,7 @@ async def free_page(request: AnyRequest) -> Response[str]:
         ForbiddenError: The user may not delete.
     """
     page = await visit(request)
-    page.require(Role.ADMIN, "disk space", "cannot be freed")
+    page.require(Role.ADMIN, "Models", "cannot be deleted here")
     text = request.query_params.get("size", "").strip()
     wanted = parse_size(text)
     if wanted is None:

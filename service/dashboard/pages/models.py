@@ -253,7 +253,9 @@ async def pull_by_name(
     page = await visit(request)
     if not model.strip():
         raise BadRequestError(
-            "the name to pull", "is empty", "Write it as model:tag, such as qwen3:0.6b"
+            "the name of the model",
+            "is missing",
+            "Enter it as model:tag, such as qwen3:0.6b",
         )
     read_model = page.read_model
     if page.several and not page.node:

@@ -192,7 +192,7 @@ def _examined(request: AnyRequest, node: str) -> Examined:
 
 
 def _task(status: TaskStatus, now: Now) -> Task:
-    name = status.name.replace("_", " ").capitalize()
+    name = wording.check_text(status.name).capitalize()
     state = "running" if status.up else "restarting"
     if status.failing_since:
         state = f"{state}, failing since {now.clock(status.failing_since)}"

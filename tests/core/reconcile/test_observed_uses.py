@@ -393,8 +393,8 @@ async def test_background_refreshes_observe_uses() -> None:
     ("keep_alive", "wait_s", "text"),
     [
         (-1, 0, ""),
-        (-1, 300, ", 5 min earlier"),
-        ("5m", 90, ", 90 s to 91 s earlier"),
+        (-1, 300, ", 5 min before this was recorded"),
+        ("5m", 90, ", 90 s to 91 s before this was recorded"),
     ],
 )
 async def test_sentence_has_the_time_between_a_use_and_its_event(

@@ -126,7 +126,7 @@ def test_usage_counts_a_just_reported_use(
         (["--by", "modell"], "'modell' cannot be used to group usage"),
         (["--by", "modell"], "Did you mean 'model'"),
         (["--since", "#99"], "does not exist yet"),
-        (["--since", "soon"], "Cannot read 'soon' as a time"),
+        (["--since", "soon"], "'soon' is not a time"),
         (["--csv", "--json"], "cannot be used together"),
     ],
 )

@@ -63,7 +63,7 @@ def test_gateway_relays_and_records(
         assert answer.status_code == 200
 
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", address)
-    assert second == f"Relays to {server.address}. Log: {log}. Stop with Ctrl-C."
+    assert second == f"Forwarding to {server.address}. Log: {log}. Stop with Ctrl-C."
     (use,) = uses(herdbook)
     assert (use["actor"], use["output_tokens"]) == ("gateway:127.0.0.1", 2)
 

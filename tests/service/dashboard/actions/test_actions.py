@@ -151,7 +151,7 @@ def test_cancel_ends_a_pull(tmp_path: Path, slow_ollama: SandboxThread) -> None:
 
 
 def test_cancel_without_a_running_operation_says_so(browser: HtmlClient) -> None:
-    assert "No operation is in progress" in browser.page(f"/models/{MODEL}/cancel").text
+    assert "It has no running operation" in browser.page(f"/models/{MODEL}/cancel").text
 
 
 def test_failure_is_shown_once_with_its_remedy(
@@ -299,10 +299,7 @@ def test_reader_sees_why_buttons_are_disabled(guarded: ServiceThread) -> None:
     with open_client(guarded.address, READER) as looking:
         page = looking.page(f"/models/{MODEL}")
 
-        assert (
-            "Read-only: this needs the role operate. ruth has the role read."
-            in page.text
-        )
+        assert "This needs the role operate. ruth has the role read." in page.text
         assert f"/models/{MODEL}/load" not in page.links
         assert "cannot be loaded" in looking.page(f"/models/{MODEL}/load", 403).text
         assert looking.http.post(f"/models/{MODEL}/load").status_code == 403
@@ -324,7 +321,7 @@ def test_refusals_before_any_page_are_pages_for_a_browser(
             assert "default-src" in answer.headers["content-security-policy"]
             assert "/roles" in Page(answer.text).links
         text = Page(refused[403].text).text
-        assert "The role read of ruth is not sufficient" in text
+        assert "has the role read, which does not allow this" in text
 
         program = looking.http.post(
             f"/models/{MODEL}/load", headers={"accept": "application/json"}

@@ -245,7 +245,7 @@ def test_timeline_marks_failures_and_clips_at_its_start() -> None:
     assert "▲" in texts
     assert texts[-1] == "now" or "now" in texts
     assert picture.get("aria-label") == (
-        "Since 13:00:00: pulled 2 times, loading 0 times, in memory 0 times, "
+        "Since 13:00:00: pulled 2 times, loaded 0 times, in memory 0 times, "
         "used 0 times"
     )
 

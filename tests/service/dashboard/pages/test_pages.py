@@ -110,11 +110,11 @@ def test_banner_is_on_every_page(tmp_path: Path, ollama: SandboxThread) -> None:
     [
         ("/nowhere", 404, "is not a path of this service"),
         ("/log/999999", 404, "does not exist"),
-        ("/?as_of=soon", 400, "as a time"),
+        ("/?as_of=soon", 400, "is not a time"),
         ("/?as_of=999999", 400, "does not exist yet"),
         ("/log?cause=whim", 400, "is not a cause"),
         ("/log?type=Nothing", 400, "is not an event type"),
-        ("/log?since=soon", 400, "as a time"),
+        ("/log?since=soon", 400, "is not a time"),
         ("/usage?range=1h", 400, "Values: 24h, 7d, 30d, all"),
         ("/usage?range=3d", 400, "Did you mean"),
         ("/node?span=year", 400, "Unknown span"),
