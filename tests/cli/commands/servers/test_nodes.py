@@ -191,7 +191,7 @@ def test_a_drained_node_is_recommended_no_more(
     reasons = [one["reasons"] for one in answer["passed_over"] if one["node"] == "gpu1"]
     assert ["gpu1 is drained"] in reasons
     assert "local" in herdbook("recommend").out
-    assert herdbook("node", "undrain", "gpu1").out == "gpu1 is in use\n"
+    assert herdbook("node", "undrain", "gpu1").out == "gpu1 is no longer drained\n"
 
 
 def test_a_node_is_removed_and_its_past_stays(herdbook: Herdbook, nodes: Nodes) -> None:

@@ -341,7 +341,7 @@ def test_delete_needs_an_administrator(guarded: ServiceThread) -> None:
 
         assert f"/models/{MODEL}/load" in page.links
         assert f"/models/{MODEL}/delete" not in page.links
-        assert "this needs the role admin" in page.text
+        assert "This needs the role admin" in page.text
         assert olga.http.post(f"/models/{MODEL}/delete").status_code == 403
         assert anna.http.post(f"/models/{MODEL}/delete").status_code == 303
 

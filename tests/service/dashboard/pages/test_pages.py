@@ -119,7 +119,7 @@ def test_banner_is_on_every_page(tmp_path: Path, ollama: SandboxThread) -> None:
         ("/usage?range=3d", 400, "Did you mean"),
         ("/node?span=year", 400, "Unknown span"),
         ("/?view=table", 400, "Unknown view"),
-        ("/pull?model=", 400, "is empty"),
+        ("/pull?model=", 400, "is missing"),
         ("/pull?model=a+b", 400, "is not a valid model name"),
         ("/static/nothing.js", 404, "is not a file of this service"),
     ],
