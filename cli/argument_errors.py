@@ -7,6 +7,7 @@ of the classes of these errors, so they are recognized by their texts.
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 
 from herdbook.core.errors.suggestions import did_you_mean
 
@@ -14,7 +15,7 @@ _INVALID = re.compile(r"Invalid value for '([^']+)': (.+)")
 _NOT_A_NUMBER = re.compile(r"('.*') is not a valid (int|float)\w*(?: range)?")
 _OUT_OF_RANGE = re.compile(r"(\S+) is not in the range (?:(\S+?)<=)?x(?:([<>])=(\S+))?")
 _NOT_A_CHOICE = re.compile(r"'(.*)' is not one of (.+)")
-_NO_OPTION = re.compile(r"No such option: (\S+)(?: \(Possible options: (\S+?)[,)].*)?")
+_NO_OPTION = re.compile(r"No such option: (\S+)(?: \(Possible options: (.+)\))?")
 _NO_COMMAND = re.compile(r"(No such command '.*'\.) Did you mean (.+)\?")
 _EXTRA = re.compile(r"Got unexpected extra arguments?(?:\(s\))? \((.+)\)")
 
@@ -25,7 +26,9 @@ def plain_message(message: str) -> str:
     if found := _INVALID.fullmatch(text):
         return _value_message(*found.groups()) or text
     if found := _NO_OPTION.fullmatch(text):
-        near = f". Did you mean '{found[2]}'?" if found[2] else ""
+        # Typer sorts the options by name, not by how near they are.
+        nearest = get_close_matches(found[1], (found[2] or "").split(", "), n=1)
+        near = f". Did you mean '{nearest[0]}'?" if nearest else ""
         return f"No such option '{found[1]}'{near}"
     if found := _NO_COMMAND.fullmatch(text):
         return f"{found[1]} Did you mean {found[2].replace(', ', ' or ')}?"

@@ -13,6 +13,7 @@ import typer
 
 from herdbook.cli.app import app
 from herdbook.cli.argument_errors import plain_message
+from herdbook.cli.bash_words import joined_at_colons
 from herdbook.cli.commands import VERBS, register
 from herdbook.cli.encoding import replace_unencodable
 from herdbook.cli.errors import UsageError, file_failure, report, shape, unexpected
@@ -32,9 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     register(given)
     try:
         command = _command(len(app.registered_commands), len(app.registered_groups))
-        code = command(
-            given, prog_name="herdbook", obj=invocation, standalone_mode=False
-        )
+        with joined_at_colons():
+            code = command(
+                given, prog_name="herdbook", obj=invocation, standalone_mode=False
+            )
     except typer.TyperException as error:
         return _fail(_usage(error, given), error, invocation, given)
     except HerdbookError as error:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from support.cli_runner import Herdbook, SandboxThread
 
+from herdbook.cli import run
 from herdbook.cli.completion import complete_model, complete_role, complete_type
 
 
@@ -37,3 +38,33 @@ def test_roles_complete(begun: str, whole: list[str]) -> None:
 
 def test_event_types_complete() -> None:
     assert complete_type("NodeL") == ["NodeLost"]
+
+
+@pytest.mark.parametrize(
+    ("words", "whole"),
+    [
+        ("herdbook rm gemma", "gemma3:4b"),
+        ("herdbook rm gemma3 :", "4b"),
+        ("herdbook rm gemma3 : 4", "4b"),
+        ("herdbook rm gemma3:4", "gemma3:4b"),
+        ("herdbook rm gemma3 : 4b llama3.2 :", "3b"),
+        ("herdbook --ollama http ://a : 80 rm gemma3 : 4", "4b"),
+    ],
+)
+def test_names_complete_although_bash_splits_them_at_colons(
+    words: str,
+    whole: str,
+    herdbook: Herdbook,
+    server: SandboxThread,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    herdbook("ls")
+    capsys.readouterr()
+    monkeypatch.setenv("_HERDBOOK_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words.replace(" ", "\n"))
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+    with pytest.raises(SystemExit):
+        run([])
+
+    assert capsys.readouterr().out.split() == [whole]
