@@ -97,7 +97,7 @@ def _effect_text(before: ModelStatus, after: ModelStatus) -> str:
     if status.state is ModelState.LOADED:
         return (
             f"{name} is loaded: the change takes effect at the next load. To reload it "
-            f"now: herdbook unload {name}, then herdbook load {name}"
+            f"now: herdbook load {name}"
         )
     if not status.present:
         return (

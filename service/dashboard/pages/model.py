@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from herdbook.core import (
     AmbiguousNodeError,
+    Cause,
     HistoryEntry,
     ModelState,
     ModelStatus,
@@ -100,7 +101,7 @@ async def model_page(
         if status.version
         else [],
         setters=(setters := await _setters(page, status, newest)),
-        pending=_pending(status, setters),
+        pending=_pending(status, setters, newest),
         parameters=_parameters(status),
         fields=editing.fields_of(editing.texts_of(status.settings)),
         editing=editing,
@@ -209,19 +210,29 @@ def _parameters(status: ModelStatus) -> list[tuple[str, str]]:
     ]
 
 
-def _pending(status: ModelStatus, setters: list[Setter]) -> list[str]:
+def _pending(
+    status: ModelStatus, setters: list[Setter], newest: NewestEvents
+) -> list[str]:
     """Return the settings of a loaded model that apply at its next load."""
     if status.state is not ModelState.LOADED or status.since is None:
         return []
+    reloads = (
+        entry.recorded_at
+        for entry in newest.entries
+        if entry.type in _RELOADED and entry.cause is Cause.COMMAND
+    )
+    applied = max([status.since, *reloads])
     return [
         one.name
         for one in setters
         if one.name in _AT_LOAD or one.name.startswith("options.")
-        if one.event is not None and one.event.recorded_at > status.since
+        if one.event is not None and one.event.recorded_at > applied
     ]
 
 
 _AT_LOAD: Final = {"num_ctx", "temperature", "keep_alive"}
+#: Events of a load of a model that is already loaded.
+_RELOADED: Final = {"RunnerChanged", "KeepAliveRenewed"}
 
 
 def _note(event: RecordedEvent | None) -> str:

@@ -84,7 +84,7 @@ def test_config_of_a_loaded_model_says_when_it_takes_effect(
     assert "takes effect" not in before
     assert after.splitlines()[-1] == (
         "llama3.2:3b is loaded: the change takes effect at the next load. "
-        "To reload it now: herdbook unload llama3.2:3b, then herdbook load llama3.2:3b"
+        "To reload it now: herdbook load llama3.2:3b"
     )
     assert "takes effect" not in herdbook("config", "llama3.2:3b").out
 

@@ -226,7 +226,12 @@ def test_changed_settings_of_a_loaded_model_apply_at_its_next_load(
     after = change(num_ctx="8192", notes="long files")
 
     assert "next load" not in before
-    assert "num_ctx takes effect at the next load. Unload model" in after
+    assert "num_ctx takes effect at the next load. Reload model" in after
+    herdbook.operate("load", MODEL)
+    assert "next load" not in browser.page(f"/models/{MODEL}").text
+    assert "next load" in change(keep_alive="1h")
+    herdbook.operate("load", MODEL)
+    assert "next load" not in browser.page(f"/models/{MODEL}").text
 
 
 def test_invalid_settings_keep_the_input(
