@@ -303,7 +303,9 @@ def parse(text: str) -> tuple[str, Setting]:
     name, equals, value = text.partition("=")
     if not equals:
         raise InvalidConfigurationError(
-            f"setting {in_line(text, 80)!r}", "has no value", "Write it as name=value"
+            f"setting {in_line(text, 80)!r}",
+            "has no value",
+            f"Write it as {in_line(text, 80) if text in _RULES else 'name'}=value",
         )
     name = name.strip()
     setting = _rule(name).read(value.strip())

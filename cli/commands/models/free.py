@@ -34,7 +34,7 @@ _COLUMNS = (
 async def free(
     invocation: Invocation,
     size: Annotated[
-        str, typer.Argument(metavar="SIZE", help="Space to free, such as 10GB.")
+        list[str], typer.Argument(metavar="SIZE", help="Space to free, such as 10GB.")
     ],
     *,
     keep: Annotated[
@@ -51,11 +51,12 @@ async def free(
     deletes nothing. The exit code is 1 if nothing was deleted or not enough can be
     freed.
     """
-    wanted = read_size(size)
+    text = " ".join(size)
+    wanted = read_size(text)
     desired = read(keep) if keep is not None else None
     async with invocation.acting() as fleet:
         if fleet.is_several:
-            raise await _not_named(fleet, size, wanted, desired)
+            raise await _not_named(fleet, text, wanted, desired)
         manager = fleet.home
         await manager.refresh()
         now = await manager.now()

@@ -208,6 +208,11 @@ def test_meaningless_text_is_refused(text: str, state: str) -> None:
     assert state in refused.value.state
 
 
+def test_setting_without_a_value_shows_how_to_write_it() -> None:
+    with pytest.raises(InvalidConfigurationError, match="Write it as num_ctx=value"):
+        parse("num_ctx")
+
+
 def test_change_has_new_removed_and_previous_values() -> None:
     current: dict[str, Setting] = {"num_ctx": 4096, "pinned": True, "notes": "x"}
     fact = change(current, {"num_ctx": 8192, "temperature": 0}, ["pinned"], "more")

@@ -33,6 +33,10 @@ def test_free_deletes_the_proposal(herdbook: Herdbook) -> None:
     assert not left & set(wanted)
 
 
+def test_free_reads_a_size_with_a_space(herdbook: Herdbook) -> None:
+    assert herdbook("free", "1", "MB").out == herdbook("free", "1MB").out
+
+
 def test_free_reports_if_not_enough_can_be_freed(herdbook: Herdbook) -> None:
     answer = herdbook("free", "900TB")
 
