@@ -312,7 +312,9 @@ def test_models_are_sorted_by_a_column(
     assert names_on(browser, "/?sort=name") == sorted(sizes)
     by_size = [sizes[name] for name in names_on(browser, "/?sort=size")]
     assert by_size == sorted(by_size, reverse=True)
-    assert 'aria-current="true">Size' in browser.http.get("/?sort=size").text
+    page = browser.http.get("/?sort=size").text
+    assert 'aria-current="true">Size' in page
+    assert page.count("aria-sort") == page.count('aria-sort="descending"') == 1
     assert "sort=size" in browser.http.get("/?sort=name&find=ll").text
 
 
