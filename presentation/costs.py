@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from herdbook.core import DeleteCost, Figure, LoadCost, PullCost
-from herdbook.presentation.wording import counted
+from herdbook.presentation.wording import counted, listed
 from herdbook.projections.sentences import bytes_text
 
 
@@ -44,6 +44,6 @@ def held_text(cost: LoadCost) -> str:
 def freed_text(cost: DeleteCost) -> str:
     """Return the disk space that a deletion frees, as the end of a sentence."""
     if cost.shared_with:
-        others = ", ".join(cost.shared_with)
+        others = listed(cost.shared_with)
         return f"frees almost no space: shares its weights with {others}"
     return f"frees {bytes_text(cost.frees.size_bytes or 0)}"

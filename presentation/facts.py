@@ -54,7 +54,7 @@ def weights_text(status: ModelStatus, shared_with: Iterable[str]) -> str:
         status.quantization or "",
         bytes_text(size) if size else "",
     ]
-    if others := ", ".join(shared_with):
+    if others := wording.listed(shared_with):
         parts.append(f"shared with {others}")
     return ", ".join(filter(None, parts))
 

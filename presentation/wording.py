@@ -246,3 +246,12 @@ def counted(number: int, word: str) -> str:
 def joined(parts: Sequence[str]) -> str:
     """Join the parts that are not empty with a dot."""
     return " · ".join(part for part in parts if part)
+
+
+def listed(names: Iterable[str], at_most: int = 5) -> str:
+    """Return names in a sentence; of many, the first and the number of the others."""
+    shown = [*names]
+    more = len(shown) - at_most
+    if more < 2:  # the number of one other would be no shorter than its name
+        return ", ".join(shown)
+    return f"{', '.join(shown[:at_most])} and {more:,} more"

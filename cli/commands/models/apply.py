@@ -34,7 +34,7 @@ from herdbook.core.desired.plan import (
 )
 from herdbook.core.fleet.desired_nodes import NodePlan
 from herdbook.presentation import shapes
-from herdbook.presentation.wording import UNKNOWN, counted, joined
+from herdbook.presentation.wording import UNKNOWN, counted, joined, listed
 from herdbook.projections.sentences import bytes_text, setting_text
 
 _COLUMNS = (Column("STEP"), Column("MODEL"), Column("EFFECT"))
@@ -163,9 +163,7 @@ def _effect(step: Step) -> str:
         case LoadStep():
             return f"needs at least {_size(step.size_bytes)} of memory"
         case DeleteStep() if step.shared_with:
-            return (
-                f"frees almost nothing: same weights as {', '.join(step.shared_with)}"
-            )
+            return f"frees almost nothing: same weights as {listed(step.shared_with)}"
         case _:
             return f"frees {bytes_text(step.frees_bytes)}"
 

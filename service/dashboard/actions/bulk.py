@@ -205,7 +205,7 @@ def _delete_effects(page: PageRequest, statuses: Sequence[ModelStatus]) -> Conse
         elif status.remote_host:
             text = "frees nothing: runs in the cloud"
         else:
-            text = f"same weights as {', '.join(step.shared_with)}"
+            text = f"same weights as {wording.listed(step.shared_with)}"
         notes = kept_because(status)
         effects.append(
             Consequence(
