@@ -127,3 +127,36 @@ def test_every_problem_is_found(herdbook: RunningService, visits: PageSession) -
     assert low_contrast(page) == ["too pale: 2.61"]
     assert inaccessible(page) == ["one element alone with the id models"]
     assert any("too pale" in one for one in overflowing(page))
+
+
+def test_header_of_the_models_stays_in_view(
+    herdbook: RunningService, visits: PageSession
+) -> None:
+    page = visits.open(herdbook, viewport={"width": 1280, "height": 560})
+    page.locator("tbody td").evaluate_all(
+        "cells => cells.forEach(one => { one.style.height = '300px' })"
+    )
+
+    page.evaluate("scrollTo(0, 900)")
+
+    bar = page.get_by_role("banner").bounding_box()
+    size = page.get_by_role("link", name="Size", exact=True)
+    header = size.bounding_box()
+    assert bar is not None
+    assert header is not None
+    assert header["y"] >= bar["y"] + bar["height"] > 0
+    expect(size).to_be_in_viewport()
+
+
+@pytest.mark.parametrize(
+    ("path", "field"), [("/", "#find"), ("/", "#family"), ("/node", "#free-size")]
+)
+def test_fields_are_wide_enough_on_a_phone(
+    path: str, field: str, herdbook: RunningService, visits: PageSession
+) -> None:
+    page = visits.open(herdbook, path, viewport={"width": 400, "height": 800})
+
+    box = page.locator(field).bounding_box()
+
+    assert box is not None
+    assert box["width"] > 90
