@@ -119,7 +119,7 @@ def test_unknown_details_go_last_unless_the_model_was_used() -> None:
         context_source=FactSource.DEFAULT,
         capabilities={"completion": capability},
     )
-    granted = facts.ConfigurationChanged(set={"capability.completion": True}, unset=[])
+    granted = facts.ConfigurationChanged(set={"capability.completion": True}, unset=())
     view = view_of(
         *history("a", found(), unknown, LOADED),
         *history("b", found(), unknown, granted),

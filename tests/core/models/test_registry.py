@@ -186,7 +186,8 @@ def test_suggest_names_only_what_can_be_pulled(role: ModelRole) -> None:
     for suggestion in REGISTRY.suggest(role):
         assert suggestion.pull == suggestion.model.pull
         assert suggestion.model.sources["pull"].verified
-        assert f"for the role {role.replace('_', ' ')} in the catalogue" in suggestion.reason
+        named = role.replace("_", " ")
+        assert f"for the role {named} in the catalogue" in suggestion.reason
 
 
 def test_suggest_puts_previously_used_models_first() -> None:
