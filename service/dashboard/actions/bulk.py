@@ -134,7 +134,12 @@ async def perform_bulk(request: AnyRequest) -> Response[str]:
     outcomes = await _outcomes(page, action, results, after=head)
     failed = sum(not each.done for each in outcomes)
     freed = sum(result.freed_bytes for result in results)
-    summary = f"{wording.counted(len(outcomes) - failed, 'model')} {_DONE[action]}"
+    done = len(outcomes) - failed
+    summary = (
+        f"{wording.counted(done, 'pull')} started"
+        if action is BulkAction.PULL
+        else f"{wording.counted(done, 'model')} {_DONE[action]}"
+    )
     return await render(
         page,
         "bulk_result.html",

@@ -16,6 +16,8 @@
   const shown = new Map(); // by id: the last content from the server
   let after = Number(page.dataset.after ?? 0);
 
+  const result = document.querySelector("[data-reload]"); // the page after a form was sent
+
   const parse = (text) => new DOMParser().parseFromString(text, "text/html");
   const clock = (date) => date.toLocaleTimeString([], { hour12: false });
   const liveOf = (root) => [...root.querySelectorAll("[data-live][id]")];
@@ -61,6 +63,7 @@
   }
 
   function swap(fresh) {
+    if (result) return;
     const main = document.getElementById("main");
     const next = fresh.getElementById("main");
     const ids = (root) => liveOf(root).map((element) => element.id).join(" ");
@@ -346,6 +349,10 @@
     history.replaceState(history.state, "", `${location.pathname}?${query}`.replace(/\?$/, ""));
     soon();
   });
+
+  // A reload of a result shows the page of its form, and does not send the form again.
+
+  if (result) history.replaceState(history.state, "", result.dataset.reload);
 
   // The message about the last action is shown once, not after a reload.
 

@@ -79,7 +79,7 @@ def test_models_can_be_unloaded_and_pulled_again(
     assert event_types(herdbook)[-1] == "ModelUnloaded" or "Update" in str(
         event_types(herdbook)[-1]
     )
-    assert "2 models pull started." in pulled.text
+    assert "2 pulls started." in pulled.text
     wait_until(lambda: "PullCompleted" in event_types(herdbook, "qwen3:0.6b"))
     wait_until(lambda: "UpdateUnchanged" in event_types(herdbook))
 
