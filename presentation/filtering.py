@@ -18,6 +18,9 @@ STATES: Mapping[str, ModelState] = {
     "error": ModelState.ERROR,
     "deleted": ModelState.NOT_PRESENT,
 }
+PULLING = "pulling"
+"""Shown for a model in the state ``loading`` that is being pulled."""
+STATE_NAMES = (*STATES, PULLING)
 CAPABILITIES = (*SERVER_WORDS, "coding", "json")
 
 
@@ -28,6 +31,7 @@ class ModelFilter(msgspec.Struct, frozen=True, kw_only=True):
         text: Part of the name, in any case.
         capabilities: Capabilities that the model has.
         states: Accepted states; empty for any.
+        pulling: Whether models that are being pulled are accepted in any case.
         family: Start of the family, in any case.
         larger_bytes: Least size on disk, bytes.
         smaller_bytes: Greatest size on disk, bytes.
@@ -36,6 +40,7 @@ class ModelFilter(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     capabilities: tuple[str, ...] = ()
     states: frozenset[ModelState] = frozenset()
+    pulling: bool = False
     family: str = ""
     larger_bytes: int | None = None
     smaller_bytes: int | None = None
@@ -46,7 +51,7 @@ class ModelFilter(msgspec.Struct, frozen=True, kw_only=True):
         known = models.capabilities(status.name) if self.capabilities else {}
         return (
             self.text.lower() in status.name.lower()
-            and (not self.states or status.state in self.states)
+            and self._accepts(status)
             and (status.family or "").lower().startswith(self.family.lower())
             and all(name in known and known[name].value for name in self.capabilities)
             and (
@@ -58,6 +63,11 @@ class ModelFilter(msgspec.Struct, frozen=True, kw_only=True):
                 or (size is not None and size <= self.smaller_bytes)
             )
         )
+
+    def _accepts(self, status: ModelStatus) -> bool:
+        if self.pulling and str(status.lifecycle) == PULLING:
+            return True
+        return status.state in self.states or not (self.states or self.pulling)
 
 
 def read_size(text: str) -> int:

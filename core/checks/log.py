@@ -50,15 +50,19 @@ _NETWORK = re.compile(
 
 
 def check_sqlite(version: str = sqlite3.sqlite_version) -> Diagnosis:
-    """Warn of versions of SQLite that can damage a log with several writers."""
+    """Name versions of SQLite that can damage a log with several writers.
+
+    A notice: most systems have such a version, and nobody can change it at once.
+    """
     if tuple(map(int, version.split("."))) >= FIRST_SQLITE_WITHOUT_RESET_BUG:
         return diagnosis("sqlite", f"SQLite {version}")
     return diagnosis(
         "sqlite",
         f"SQLite {version} has the WAL-reset bug (3.7.0 to 3.51.2): in rare cases two "
         "processes that write at the same time damage the log",
-        "Use a Python with SQLite 3.51.3 or newer; until then keep backups",
-        level=Level.WARNING,
+        "Update the system's SQLite (on Debian: libsqlite3-0) to 3.51.3 or newer, or "
+        "use a Python that includes one; until then keep backups: herdbook backup",
+        level=Level.NOTICE,
     )
 
 

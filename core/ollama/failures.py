@@ -129,8 +129,8 @@ _PROXY_REMEDY: Final = (
     "Set OLLAMA_HOST to the server's own address: a forward proxy is not supported"
 )
 _CREDENTIALS_REMEDY: Final = (
-    "Set user and password in OLLAMA_HOST (http://user:password@host:port), or an API "
-    "key in OLLAMA_API_KEY"
+    "Set the right user and password in OLLAMA_HOST (http://user:password@host:port), "
+    "or the right API key in OLLAMA_API_KEY"
 )
 
 

@@ -13,7 +13,14 @@ from herdbook.cli.output import Piece, line
 from herdbook.cli.render import models_table
 from herdbook.core import Fleet
 from herdbook.presentation import shapes
-from herdbook.presentation.filtering import CAPABILITIES, STATES, ModelFilter, checked
+from herdbook.presentation.filtering import (
+    CAPABILITIES,
+    PULLING,
+    STATE_NAMES,
+    STATES,
+    ModelFilter,
+    checked,
+)
 from herdbook.presentation.sorting import SORT_KEYS, sort_models
 
 
@@ -41,7 +48,7 @@ async def ls(  # noqa: PLR0913 - the options of a verb
         list[str] | None,
         typer.Option(
             metavar="STATE",
-            help=f"Only models in this state: {', '.join(STATES)}. Repeatable.",
+            help=f"Only models in this state: {', '.join(STATE_NAMES)}. Repeatable.",
         ),
     ] = None,
     family: Annotated[
@@ -60,11 +67,12 @@ async def ls(  # noqa: PLR0913 - the options of a verb
 ) -> None:
     """List the models and the operations in progress."""
     (key,) = checked("--sort", [sort], SORT_KEYS)
-    states = checked("--state", state or (), STATES)
+    states = checked("--state", state or (), STATE_NAMES)
     chosen = ModelFilter(
         text=text,
         capabilities=tuple(checked("--can", can or (), CAPABILITIES)),
-        states=frozenset(STATES[each] for each in states),
+        states=frozenset(STATES[each] for each in states if each in STATES),
+        pulling=PULLING in states,
         family=family,
         larger_bytes=None if larger is None else read_size(larger),
         smaller_bytes=None if smaller is None else read_size(smaller),

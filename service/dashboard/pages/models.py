@@ -16,6 +16,8 @@ from herdbook.presentation import facts, wording
 from herdbook.presentation import nodes as nodes_shape
 from herdbook.presentation.filtering import (
     CAPABILITIES,
+    PULLING,
+    STATE_NAMES,
     STATES,
     ModelFilter,
     checked,
@@ -138,7 +140,7 @@ async def models_page(
         },
         filtered=any((find.strip(), can, state, family.strip(), larger.strip())),
         capabilities=CAPABILITIES,
-        states=STATES,
+        states=STATE_NAMES,
         many=len(shown) > MANY,
         hidden=len(statuses) - len(shown),
     )
@@ -227,11 +229,12 @@ def _matrix(page: PageRequest, statuses: Sequence[ModelStatus]) -> list[MatrixRo
 
 
 def _filter(find: str, can: str, state: str, family: str) -> ModelFilter:
-    states = checked("state", [state] if state else [], STATES)
+    states = checked("state", [state] if state else [], STATE_NAMES)
     return ModelFilter(
         text=find.strip(),
         capabilities=tuple(checked("can", [can] if can else [], CAPABILITIES)),
-        states=frozenset(STATES[each] for each in states),
+        states=frozenset(STATES[each] for each in states if each in STATES),
+        pulling=PULLING in states,
         family=family.strip(),
     )
 

@@ -215,13 +215,13 @@ def test_file_mode_shows_who_can_write(mode: int, level: Level | None) -> None:
 @pytest.mark.parametrize(
     ("version", "level"),
     [
-        ("3.40.1", Level.WARNING),
-        ("3.51.2", Level.WARNING),
+        ("3.40.1", Level.NOTICE),
+        ("3.51.2", Level.NOTICE),
         ("3.51.3", Level.OK),
         ("4.0.0", Level.OK),
     ],
 )
-def test_sqlite_with_the_reset_bug_is_a_warning(version: str, level: Level) -> None:
+def test_sqlite_with_the_reset_bug_is_a_notice(version: str, level: Level) -> None:
     assert check_sqlite(version).level is level
 
 
