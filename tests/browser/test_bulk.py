@@ -46,7 +46,7 @@ def test_delete_several_models(
     ).to_be_visible()
     if script:
         own.operate("load", "llama3.2:3b")  # the page is not updated to another
-        expect(page.locator("#announced")).to_contain_text("llama3.2:3b: loaded")
+        expect(page.locator("#announced")).to_contain_text("llama3.2:3b: load")
         expect(page.locator("main .toast")).to_contain_text("2 models deleted")
         page.reload()  # does not send the form again
         expect(page.get_by_label("Pull a model")).to_be_visible()
