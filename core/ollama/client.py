@@ -204,9 +204,13 @@ class OllamaClient:
         began = self._clock.monotonic()
         try:
             async with self._clock.timeout(within_s), asyncio.TaskGroup() as group:
+                # All three are tasks, so that they fail in the same turn if the server
+                # is gone: httpcore 1.0.9 leaves a connection in its pool if the request
+                # is cancelled while its connection is being closed.
                 version = group.create_task(self._version_if_reported())
+                models = group.create_task(self.tags())
                 runners = group.create_task(self._runners_if_reported())
-                listed = await self.tags()
+                listed = await models
                 optional_s = began + within_s * OPTIONAL_SHARE - self._clock.monotonic()
                 await self._cancel_after(optional_s, version, runners)
         except TimeoutError:

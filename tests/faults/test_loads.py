@@ -72,7 +72,7 @@ FAULTS: dict[str, tuple[Step, str, str]] = {
     "proxy": (
         {"answer": LOAD | {"status": 502, "body": "<html>bad gateway</html>"}},
         "bad_answer",
-        "sent an answer that cannot be read",
+        "is a proxy that cannot reach its server: HTTP 502",
     ),
     "refusal": (
         {"answer": LOAD | {"status": 403, "body": ""}},

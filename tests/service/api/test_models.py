@@ -133,7 +133,7 @@ def test_names_with_slashes(herdbook: RunningService, written: str) -> None:
     configured = configure(herdbook, written, {"num_ctx": 1024}, if_match="*")
 
     assert configured.json()["name"] == NESTED
-    assert herdbook.get(f"/v1/models/{written}?gone=1")["name"] == NESTED
+    assert herdbook.get(f"/v1/models/{written}?node=local")["name"] == NESTED
     assert herdbook.types(written) == ["ConfigurationChanged"]
     assert herdbook.get(f"/v1/models/{written}/configuration")["settings"] == {
         "num_ctx": 1024
