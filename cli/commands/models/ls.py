@@ -95,7 +95,9 @@ async def ls(  # noqa: PLR0913 - the options of a verb
         if statuses:
             screen.write_table(table.columns, table.rows(statuses))
         elif all_statuses:
-            screen.write("No models match.")
+            word = (text or "").lower()
+            hint = f" For a capability: herdbook ls --can {word}"
+            screen.write("No models match." + (hint if word in CAPABILITIES else ""))
         else:
             screen.write(_advice(fleet, asked=not no_refresh))
         notices = [] if not statuses else _notices(fleet)

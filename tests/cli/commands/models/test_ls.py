@@ -350,6 +350,8 @@ def test_ls_says_that_no_model_matches(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     assert herdbook("ls", "nothing").out.startswith("No models match.\n")
+    hint = "No models match. For a capability: herdbook ls --can tools\n"
+    assert herdbook("ls", "Tools").out.startswith(hint)
 
 
 def test_ls_finds_deleted_models_by_state(
