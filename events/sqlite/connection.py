@@ -74,13 +74,27 @@ async def connected(
     )
     directory = archive_directory or (path.parent if path else Path())
     session = ArchivedSession(connection, str(path), directory)
-    with translated(session.subject):
-        await connection
+    try:
+        with translated(session.subject):
+            await connection
+    except BaseException:
+        await _stopped(connection)
+        raise
     connection.text_factory = str
     try:
         yield session
     finally:
         await session.close()
+
+
+async def _stopped(connection: aiosqlite.Connection) -> None:
+    """Wait for the thread of a connection that could not be opened.
+
+    The thread reports to the event loop as its last step, and fails if that is closed.
+    """
+    thread = getattr(connection, "_thread", connection)  # a thread until aiosqlite 0.21
+    while thread.is_alive():
+        await asyncio.sleep(0.001)
 
 
 def _uri(path: Path) -> str:

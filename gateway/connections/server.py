@@ -294,7 +294,7 @@ class ServerPool:
             problem = f"No connection to {server} within the time allowed."
             exchange.server_failed(Refusal(504, problem), TIMEOUT)
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else str(error)
+            reason = _reason(error)
             server = f"the Ollama server at {self.host.decode()}"
             problem = f"Cannot connect to {server}: {reason}."
             exchange.server_failed(Refusal(502, problem), UNREACHABLE)
@@ -304,3 +304,10 @@ class ServerPool:
             else:
                 connection.start(exchange)
                 exchange.flush_request()
+
+
+def _reason(error: OSError) -> str:
+    """Return why no connection was made, without asyncio's words around it."""
+    if isinstance(error, ConnectionError) and error.errno:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)

@@ -280,7 +280,7 @@ async def test_node_that_cannot_be_added_leaves_no_event(
 
 async def test_node_cannot_be_added_twice() -> None:
     async with serve_fleet(local="herd", gpu1="herd") as (servers, fleet):
-        with pytest.raises(CallerError, match="exists already"):
+        with pytest.raises(CallerError, match="already exists"):
             await fleet.add("gpu1", servers["gpu1"].url)
         with pytest.raises(NodeAddressError):
             await fleet.add("local", servers["gpu1"].url)
