@@ -92,7 +92,7 @@ async def _stopped(connection: aiosqlite.Connection) -> None:
 
     The thread reports to the event loop as its last step, and fails if that is closed.
     """
-    thread = getattr(connection, "_thread", connection)  # a thread until aiosqlite 0.21
+    thread: Any = getattr(connection, "_thread", connection)  # itself before 0.22
     while thread.is_alive():  # noqa: ASYNC110 - a thread sets no event when it ends
         await asyncio.sleep(0.001)
 
