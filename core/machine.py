@@ -35,22 +35,20 @@ class Model:
     """A model while an event is triggered: what decides whether the event is legal.
 
     Attributes:
-        name: Name of the model, for errors.
         state: One of the five states.
         activity: The activity while it is ``loading``.
         present: Whether the server has the model.
         updating: Whether an update is running.
     """
 
-    __slots__ = ("activity", "name", "present", "state", "updating")
+    __slots__ = ("activity", "present", "state", "updating")
 
     state: ModelState
     activity: Activity | None
     present: bool
     updating: bool
 
-    def __init__(self, name: str, lifecycle: Lifecycle = INITIAL) -> None:
-        self.name = name
+    def __init__(self, lifecycle: Lifecycle) -> None:
         self.state, self.activity, self.present, self.updating = lifecycle
 
     @property
@@ -102,7 +100,7 @@ class LifecycleMachine(Machine):
 
     def _decide(self, name: str, lifecycle: Lifecycle, event: str) -> Lifecycle:
         """Trigger an event and return the new lifecycle."""
-        model = Model(name, lifecycle)
+        model = Model(lifecycle)
         try:
             moved = self.events[TRIGGERS[event]].trigger(model)
         except (MachineError, KeyError):

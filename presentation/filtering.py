@@ -70,6 +70,18 @@ class ModelFilter(msgspec.Struct, frozen=True, kw_only=True):
         return status.state in self.states or not (self.states or self.pulling)
 
 
+def parse_states(
+    parameter: str, names: Iterable[str]
+) -> tuple[frozenset[ModelState], bool]:
+    """Return the states with some names, and whether one of them is ``PULLING``.
+
+    Raises:
+        CallerError: There is no such state.
+    """
+    found = checked(parameter, names, STATE_NAMES)
+    return frozenset(STATES[each] for each in found if each in STATES), PULLING in found
+
+
 def read_size(text: str) -> int:
     """Return the bytes of a size: ``16GB``, ``8 GiB``.
 

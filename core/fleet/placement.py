@@ -161,16 +161,7 @@ def places_for(role: ModelRole | str, nodes: Sequence[NodeView]) -> list[Place]:
     Raises:
         UnknownRoleError: The role does not exist.
     """
-    return places_in(nodes[0].models.order_everywhere(role) if nodes else (), nodes)
-
-
-def places_in(order: Iterable[Candidate], nodes: Iterable[NodeView]) -> list[Place]:
-    """Return the models of the order of a role that nodes may run, the best first.
-
-    Args:
-        order: Models by the order of the role, on any nodes.
-        nodes: The nodes.
-    """
+    order = nodes[0].models.order_everywhere(role) if nodes else ()
     return best_first(places_by_key(order, nodes))
 
 

@@ -188,7 +188,7 @@ class Connections:
 
 def translate(error: Exception, base_url: str, limits: ClientLimits) -> HerdbookError:
     """Return the Herdbook error for an httpx exception."""
-    node, reason = f"Ollama at {base_url}", _reason(error)
+    node, reason = f"Ollama at {base_url}", reason_of(error)
     if is_exhausted(error):
         return ResourceExhaustedError(
             node, f"cannot be reached: {TOO_MANY}", RAISE_THE_LIMIT
@@ -211,8 +211,11 @@ def translate(error: Exception, base_url: str, limits: ClientLimits) -> Herdbook
             return NodeUnreachableError(node, raw=reason)
 
 
-def _reason(error: BaseException) -> str:
-    """Return the root cause of an exception: httpx itself only says that it failed."""
+def reason_of(error: BaseException) -> str:
+    """Return why a connection failed, in the words of the system, from the root cause.
+
+    httpx itself only says that it failed, and asyncio adds the address.
+    """
     while (below := error.__cause__ or error.__context__) is not None:
         error = below
     if isinstance(error, socket.gaierror | ssl.SSLError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 import time
 from typing import TYPE_CHECKING, cast
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from herdbook.core.ollama.connections import reason_of
 from herdbook.gateway.protocol.answers import Refusal
 from herdbook.gateway.protocol.headers import Headers
 
@@ -294,9 +294,8 @@ class ServerPool:
             problem = f"No connection to {server} within the time allowed."
             exchange.server_failed(Refusal(504, problem), TIMEOUT)
         except OSError as error:
-            reason = _reason(error)
             server = f"the Ollama server at {self.host.decode()}"
-            problem = f"Cannot connect to {server}: {reason}."
+            problem = f"Cannot connect to {server}: {reason_of(error)}."
             exchange.server_failed(Refusal(502, problem), UNREACHABLE)
         else:
             if exchange.ended:  # the client left meanwhile
@@ -304,10 +303,3 @@ class ServerPool:
             else:
                 connection.start(exchange)
                 exchange.flush_request()
-
-
-def _reason(error: OSError) -> str:
-    """Return why no connection was made, without asyncio's words around it."""
-    if isinstance(error, ConnectionError) and error.errno:
-        return os.strerror(error.errno)
-    return error.strerror or str(error)

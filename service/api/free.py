@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import msgspec
@@ -82,7 +81,8 @@ async def propose_free(
     would free.
     """
     wanted = _bytes_of(size)
-    read_models, now = await service_of(request).read_models(node=node), _now()
+    service = service_of(request)
+    read_models, now = await service.read_models(node=node), service.clock.now()
     if len(read_models) > 1:
         raise node_not_named(read_models, wanted, keep=keep or (), now=now)
     read_model = read_models[0]
@@ -106,7 +106,9 @@ async def free(
     names = list(dict.fromkeys(read_model.spelled(name) for name in data.models))
     proposed = {
         step.name
-        for group in free_space(read_model.statuses(), 0, now=_now()).alternatives
+        for group in free_space(
+            read_model.statuses(), 0, now=service.clock.now()
+        ).alternatives
         for step in group.steps
     }
     with manager.acting_as(principal.actor):
@@ -116,10 +118,6 @@ async def free(
     results = {result.name: result for result in deleted}
     models = [results.get(name) or _kept(name) for name in names]
     return Freed(freed_bytes=sum(each.freed_bytes for each in models), models=models)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _bytes_of(text: str) -> int:

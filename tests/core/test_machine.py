@@ -54,7 +54,7 @@ def test_refusal_names_model_state_and_allowed_events() -> None:
 
 
 def test_machine_adds_no_attributes_to_the_model() -> None:
-    model = Model("a:1", Lifecycle(*INITIAL))
+    model = Model(Lifecycle(*INITIAL))
 
     MACHINE.add_model(model)
 

@@ -11,15 +11,14 @@ from herdbook.cli.invocation import Invocation
 from herdbook.cli.options import NoRefresh, read_size
 from herdbook.cli.output import Piece, line
 from herdbook.cli.render import models_table
-from herdbook.core import Fleet
+from herdbook.core import Fleet, ModelState
 from herdbook.presentation import shapes
 from herdbook.presentation.filtering import (
     CAPABILITIES,
-    PULLING,
     STATE_NAMES,
-    STATES,
     ModelFilter,
     checked,
+    parse_states,
 )
 from herdbook.presentation.sorting import SORT_KEYS, sort_models
 
@@ -67,12 +66,12 @@ async def ls(  # noqa: PLR0913 - the options of a verb
 ) -> None:
     """List the models and the operations in progress."""
     (key,) = checked("--sort", [sort], SORT_KEYS)
-    states = checked("--state", state or (), STATE_NAMES)
+    states, pulling = parse_states("--state", state or ())
     chosen = ModelFilter(
         text=text,
         capabilities=tuple(checked("--can", can or (), CAPABILITIES)),
-        states=frozenset(STATES[each] for each in states if each in STATES),
-        pulling=PULLING in states,
+        states=states,
+        pulling=pulling,
         family=family,
         larger_bytes=None if larger is None else read_size(larger),
         smaller_bytes=None if smaller is None else read_size(smaller),
@@ -83,7 +82,7 @@ async def ls(  # noqa: PLR0913 - the options of a verb
         table = models_table.ModelsTable(
             [*nodes.values()], fleet.registry, invocation.now, bars=screen.interactive
         )
-        all_statuses = table.chosen(deleted=every or "deleted" in states)
+        all_statuses = table.chosen(deleted=every or ModelState.NOT_PRESENT in states)
         matching = [
             each for each in all_statuses if chosen.matches(each, nodes[each.node])
         ]

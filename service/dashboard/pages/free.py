@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
 from litestar import Response, get
@@ -40,7 +40,7 @@ async def free_page(request: AnyRequest) -> Response[str]:
         raise BadRequestError(
             subject, state, "Enter a size with its unit, such as 10GB"
         )
-    now = datetime.now(UTC)
+    now = page.service.clock.now()
     if page.several and not page.node:
         raise node_not_named(page.nodes, wanted, now=now)
     statuses = page.read_model.statuses()

@@ -16,11 +16,10 @@ from herdbook.presentation import facts, wording
 from herdbook.presentation import nodes as nodes_shape
 from herdbook.presentation.filtering import (
     CAPABILITIES,
-    PULLING,
     STATE_NAMES,
-    STATES,
     ModelFilter,
     checked,
+    parse_states,
     read_size,
 )
 from herdbook.presentation.sorting import (
@@ -229,12 +228,12 @@ def _matrix(page: PageRequest, statuses: Sequence[ModelStatus]) -> list[MatrixRo
 
 
 def _filter(find: str, can: str, state: str, family: str) -> ModelFilter:
-    states = checked("state", [state] if state else [], STATE_NAMES)
+    states, pulling = parse_states("state", [state] if state else [])
     return ModelFilter(
         text=find.strip(),
         capabilities=tuple(checked("can", [can] if can else [], CAPABILITIES)),
-        states=frozenset(STATES[each] for each in states if each in STATES),
-        pulling=PULLING in states,
+        states=states,
+        pulling=pulling,
         family=family.strip(),
     )
 

@@ -46,7 +46,7 @@ class FaultClass(NamedTuple):
         until_end: Whether the first trial without a fault is the last one.
         cost: Factor by which a share of the campaign has fewer trials of a long
             operation.
-        stride: At full length, only one of so many trials is run.
+        stride: At full length, 2 runs every second trial, 3 every third.
     """
 
     name: str

@@ -32,7 +32,8 @@ class Operation(NamedTuple):
         act: The operation in that folder.
         check: Checks the files by what was prepared, submitted and acknowledged.
         cost: How much longer it is than most: see ``FaultClass``.
-        stride: One of so many of its calls to the disk is hit; all steps are.
+        stride: 2 hits every second of its calls to the disk, 3 every third; all
+            steps are hit.
     """
 
     prepare: Callable[[Path], Any]
