@@ -41,7 +41,8 @@ from herdbook.service.api import roles as api_roles
 from herdbook.service.api import tokens as api_tokens
 from herdbook.service.api import usage as api_usage
 from herdbook.service.api.health import VERSION
-from herdbook.service.api.openapi import Document
+from herdbook.service.api.openapi import PATH as DOCUMENT_PATH
+from herdbook.service.api.openapi import Document, document_at_root
 from herdbook.service.api.parameters import check_parameters
 from herdbook.service.context import Service, default_manager_settings
 from herdbook.service.dashboard import routes as pages
@@ -82,8 +83,8 @@ OPENAPI: Final = OpenAPIConfig(
         }
     ),
     security=[{"token": []}, {}],
-    path="/v1",
-    render_plugins=[Document(path="/openapi.json")],
+    path=DOCUMENT_PATH,
+    render_plugins=[Document(path="/")],
     use_handler_docstrings=True,
 )
 
@@ -115,6 +116,7 @@ def routed(service: Service) -> Litestar:
     return Litestar(
         route_handlers=[
             api,
+            document_at_root,
             *health.HANDLERS,
             *login.HANDLERS,
             *reference.HANDLERS,
@@ -253,9 +255,8 @@ def _error_response(request: AnyRequest, error: HerdbookError) -> Response[Any]:
 def _framework_error(request: AnyRequest, error: HTTPException) -> Response[Any]:
     """Return the response to an exception of Litestar, in the form of all errors."""
     response = _error_response(request, _converted(request, error))
-    for name, value in (error.headers or {}).items():
-        if name.lower() == "allow":
-            response.headers["allow"] = value
+    if allowed := _allowed(error):
+        response.headers["allow"] = allowed
     return response
 
 
@@ -263,15 +264,21 @@ def _converted(request: AnyRequest, error: HTTPException) -> HerdbookError:
     path = request.url.path
     match error.status_code:
         case 404:
-            return BadPathError(f"{path[:200]!r}", "is not a path of this service")
+            return BadPathError(path)
         case 405:
-            return BadMethodError(f"{request.method} {path[:200]}", "is not supported")
+            return BadMethodError(request.method, path, _allowed(error))
         case 413:
             return TooLargeError("the body", "is too large")
         case 415:
             return UnsupportedMediaError("the body", "has an unsupported format")
         case _:
             return BadRequestError("the request", f"is not valid: {_detail(error)}")
+
+
+def _allowed(error: HTTPException) -> str:
+    """Return the methods of the path of a request with another one."""
+    headers = {name.lower(): text for name, text in (error.headers or {}).items()}
+    return ", ".join(sorted(filter(None, headers.get("allow", "").split(", "))))
 
 
 def _detail(error: HTTPException) -> str:

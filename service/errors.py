@@ -47,11 +47,26 @@ class BadPathError(CallerError):
 
     code = "not_found"
 
+    def __init__(self, path: str) -> None:
+        in_api = path.startswith("/v1/")
+        super().__init__(
+            f"path {path[:200]!r}",
+            "does not exist",
+            "To list the paths: GET /v1/openapi.json" if in_api else "",
+        )
+
 
 class BadMethodError(CallerError):
     """The path exists, but does not support the method."""
 
     code = "method_not_allowed"
+
+    def __init__(self, method: str, path: str, allowed: str) -> None:
+        super().__init__(
+            f"method {method}",
+            f"is not supported by {path[:200]!r}",
+            f"Supported: {allowed}" if allowed else "",
+        )
 
 
 class ModelKeptError(CallerError):

@@ -14,8 +14,9 @@ from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from litestar import Litestar, Response, Router
+from litestar import Litestar, Response, Router, get
 from litestar.enums import OpenAPIMediaType
+from litestar.exceptions import NotFoundException
 from litestar.openapi.plugins import JsonRenderPlugin
 
 from herdbook import core
@@ -87,8 +88,8 @@ _SHAPES: Final = (
 )
 """The modules with the structs of the schemas, in the order of the lookup by name."""
 
-PATHS: Final = ("/v1", "/v1/openapi.json")
-"""The paths of the document."""
+PATH: Final = "/v1/openapi.json"
+"""The path of the document."""
 
 _GENERATING: Final = "document"
 
@@ -156,10 +157,11 @@ def _generate(app: Litestar) -> ApiDocument:
 
 
 class Document(JsonRenderPlugin):
-    """Serves the document as JSON.
+    """Serves the document as JSON, at the path of ``OpenAPIConfig``.
 
     The handler of Litestar 2.25 generates the document on the event loop. It is never
-    reached, because ``before_request`` responds first.
+    reached, because ``before_request`` responds first; nor is the one that answers
+    paths below with an HTML page.
     """
 
     def receive_router(self, router: Router) -> None:
@@ -167,10 +169,19 @@ class Document(JsonRenderPlugin):
         router.before_request = _answer
 
 
-async def _answer(request: AnyRequest) -> Response[bytes] | None:
-    """Return the document; None for other paths, to which Litestar responds."""
-    if request.url.path.rstrip("/") not in PATHS:
-        return None
+async def _answer(request: AnyRequest) -> Response[bytes]:
+    if request.url.path.rstrip("/") != PATH:
+        raise NotFoundException
+    return await _document(request)
+
+
+@get("/v1", include_in_schema=False)
+async def document_at_root(request: AnyRequest) -> Response[bytes]:
+    """Return the document at the root of the API too."""
+    return await _document(request)
+
+
+async def _document(request: AnyRequest) -> Response[bytes]:
     document = await document_of(request.app)
     return Response(document.encoded, media_type=OpenAPIMediaType.OPENAPI_JSON)
 

@@ -71,7 +71,7 @@ def static_file(name: FromPath[str], v: FromQuery[str] = "") -> Response[bytes]:
     """
     found = FILES.get(name)
     if found is None:
-        raise BadPathError(f"'/static/{name[:80]}'", "is not a file of this service")
+        raise BadPathError(f"/static/{name}")
     kept = _FOR_EVER if v == found.version else "no-cache"
     return Response(
         found.content, media_type=found.kind, headers={"cache-control": kept}

@@ -35,10 +35,18 @@ def _environment() -> Environment:
     }
     environment.filters["bytes"] = bytes_text
     environment.filters["as_typed"] = as_typed
+    environment.filters["starting_a_sentence"] = _starting_a_sentence
     environment.filters["merged"] = lambda query, **changes: {**query, **changes}
     for name in environment.list_templates():
         environment.get_template(name)  # compiled now, not during a request
     return environment
+
+
+def _starting_a_sentence(subject: str) -> str:
+    """Return the subject of an error with a capital letter, unless it is a name."""
+    first, space, _ = subject.partition(" ")
+    is_word = space and first.isalpha() and first.islower()
+    return subject[0].upper() + subject[1:] if is_word else subject
 
 
 TEMPLATES: Final = _environment()

@@ -21,6 +21,9 @@ RULES_BEYOND_SCHEMAS = (
 )
 
 
+LISTED = "To list the paths: GET /v1/openapi.json"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 def test_every_response_is_in_the_document(
@@ -147,6 +150,46 @@ def test_methods_of_a_path(
     assert answer.status_code == (204 if method == "OPTIONS" else 405)
     assert set(allowed.split(", ")) <= set(answer.headers["allow"].split(", "))
     assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "detail"),
+    [
+        (
+            "GET",
+            "/v1/nothing",
+            404,
+            f"path '/v1/nothing' does not exist. {LISTED}",
+        ),
+        (
+            "POST",
+            "/v1/nothing",
+            404,
+            f"path '/v1/nothing' does not exist. {LISTED}",
+        ),
+        (
+            "GET",
+            "/v1/openapi.json/x",
+            404,
+            f"path '/v1/openapi.json/x' does not exist. {LISTED}",
+        ),
+        ("GET", "/nothing", 404, "path '/nothing' does not exist"),
+        (
+            "DELETE",
+            "/v1/status",
+            405,
+            "method DELETE is not supported by '/v1/status'. Supported: GET, OPTIONS",
+        ),
+    ],
+)
+def test_unknown_paths_and_methods_get_a_problem(
+    herdbook: RunningService, method: str, path: str, status: int, detail: str
+) -> None:
+    answer = herdbook.http.request(method, path)
+
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["detail"] == detail
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_banner_is_on_every_page(tmp_path: Path, ollama: SandboxThread) -> None:
 @pytest.mark.parametrize(
     ("path", "status", "words"),
     [
-        ("/nowhere", 404, "is not a path of this service"),
+        ("/nowhere", 404, "Path '/nowhere' does not exist."),
         ("/log/999999", 404, "does not exist"),
         ("/?as_of=soon", 400, "is not a time"),
         ("/?as_of=999999", 400, "does not exist yet"),
@@ -121,7 +121,7 @@ def test_banner_is_on_every_page(tmp_path: Path, ollama: SandboxThread) -> None:
         ("/?view=table", 400, "Unknown view"),
         ("/pull?model=", 400, "is missing"),
         ("/pull?model=a+b", 400, "is not a valid model name"),
-        ("/static/nothing.js", 404, "is not a file of this service"),
+        ("/static/nothing.js", 404, "does not exist"),
     ],
 )
 def test_error_page_shows_the_reason(
