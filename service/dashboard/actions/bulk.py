@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from litestar import Response, get, post
 
-from herdbook.core import ModelStatus, ReadModel
+from herdbook.core import ModelState, ModelStatus, ReadModel
 from herdbook.core.desired.free_space import deletions
 from herdbook.presentation import wording
 from herdbook.projections.sentences import bytes_text
@@ -36,6 +36,11 @@ _LABELS: Final = {
     BulkAction.UNLOAD: "Unload",
     BulkAction.PULL: "Pull",
 }
+_PARTICIPLES: Final = {
+    BulkAction.DELETE: "deleted",
+    BulkAction.UNLOAD: "unloaded",
+    BulkAction.PULL: "pulled",
+}
 _DONE: Final = {
     BulkAction.DELETE: "deleted",
     BulkAction.UNLOAD: "unloaded",
@@ -52,11 +57,13 @@ class Consequence(NamedTuple):
         name: The model.
         text: The effect, with the bytes.
         warns: Whether the effect needs attention.
+        skipped: Whether the action cannot change the model.
     """
 
     name: str
     text: str
     warns: bool = False
+    skipped: bool = False
 
 
 class Outcome(NamedTuple):
@@ -90,18 +97,21 @@ async def confirm_bulk(request: AnyRequest) -> Response[str]:
     names = _names(page.read_model, [str(name) for name in chosen])
     page.require(_needed(action), f"{len(names)} models", "cannot be changed")
     statuses = [page.read_model.status(name) for name in names]
-    models = f"{wording.counted(len(names), 'model')}"
     consequences, total = _EFFECTS[action](page, statuses)
+    changed = [each.name for each in consequences if not each.skipped]
+    verb = f"{_LABELS[action]} {wording.counted(len(changed), 'model')}"
     return await render(
         page,
         "bulk.html",
-        title=f"{_LABELS[action]} {models}",
-        question=f"{_LABELS[action]} {models}?",
-        verb=f"{_LABELS[action]} {models}",
-        total=total,
+        title=verb if changed else f"{_LABELS[action]} models",
+        question=f"{verb}?"
+        if changed
+        else f"None of the selected models can be {_PARTICIPLES[action]}.",
+        verb=verb,
+        total=total if changed else "",
         consequences=consequences,
         action=action,
-        names=" ".join(names),
+        names=" ".join(changed),
         loses=action is BulkAction.DELETE,
     )
 
@@ -203,7 +213,13 @@ def _delete_effects(page: PageRequest, statuses: Sequence[ModelStatus]) -> Conse
     for status in statuses:
         step = steps.get(status.name)
         if step is None:
-            effects.append(Consequence(status.name, "not on the server", warns=True))
+            failed = status.state is ModelState.ERROR
+            text = "; only its failure is dismissed" if failed else ""
+            effects.append(
+                Consequence(
+                    status.name, f"not on the server{text}", True, skipped=not failed
+                )
+            )
             continue
         if step.frees_bytes:
             text = f"frees {bytes_text(step.frees_bytes)}"
@@ -218,7 +234,8 @@ def _delete_effects(page: PageRequest, statuses: Sequence[ModelStatus]) -> Conse
             )
         )
     frees = sum(step.frees_bytes for step in steps.values())
-    whose = "Its" if len(statuses) == 1 else "Their"
+    changed = sum(not each.skipped for each in effects)
+    whose = "Its" if changed == 1 else "Their"
     return effects, f"This frees {bytes_text(frees)} on disk. {whose} history is kept."
 
 
@@ -229,26 +246,27 @@ def _unload_effects(_: PageRequest, statuses: Sequence[ModelStatus]) -> Conseque
             f"{bytes_text(status.runner.size_bytes)} of memory"
             if status.runner
             else "not loaded",
+            skipped=status.runner is None,
         )
         for status in statuses
     ]
     sizes = {s.runner.digest: s.runner.size_bytes for s in statuses if s.runner}
     frees = bytes_text(sum(sizes.values()))
-    again = "Each model is loaded again when it is next used."
-    return effects, f"This frees {frees} of memory. {again}"
+    return effects, f"This frees {frees} of memory. The next use of a model loads it."
 
 
 def _pull_effects(_: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
-    effects = [
-        Consequence(
-            status.name,
-            f"{wording.size_text(status)}; unchanged parts are not downloaded again"
-            if status.present
-            else "not on the server; the whole model is downloaded",
-        )
-        for status in statuses
-    ]
-    return effects, "Models that are present stay usable during the update."
+    effects = []
+    for status in statuses:
+        running = status.activity == "pull" or status.updating
+        if running:
+            text = "already being pulled"
+        elif status.present:
+            text = f"{wording.size_text(status)}; only changed parts are downloaded"
+        else:
+            text = "not on the server; the whole model is downloaded"
+        effects.append(Consequence(status.name, text, skipped=running))
+    return effects, "Models on the server stay usable during an update."
 
 
 _EFFECTS: Final = {

@@ -33,7 +33,7 @@ class Confirmation(NamedTuple):
     Attributes:
         question: The question.
         consequences: What will happen, one sentence each.
-        verb: The label of the button that confirms.
+        verb: The label of the button that confirms; empty if there is nothing to do.
         figures: Costs with their names.
         loses: Whether data is lost.
         leave: The label of the link that goes back.
@@ -85,9 +85,7 @@ def action_of(request: AnyRequest, word: str) -> Action:
         BadPathError: None.
     """
     if word not in tuple(Action):
-        raise BadPathError(
-            f"{request.url.path[:200]!r}", "is not a path of this service"
-        )
+        raise BadPathError(request.url.path)
     return Action(word)
 
 
@@ -149,8 +147,8 @@ async def _confirm_unload(page: PageRequest, status: ModelStatus) -> Confirmatio
 
 async def _confirm_delete(page: PageRequest, status: ModelStatus) -> Confirmation:
     if not status.present and status.state is not ModelState.ERROR:
-        text = "The server does not have this model, so there is nothing to delete."
-        return Confirmation(f"Delete {status.name}?", [text], "Delete model")
+        text = f"{status.name} is not on the server."
+        return Confirmation("Nothing to delete", [text], "", leave="Back")
     if not status.present:
         return Confirmation(
             f"Dismiss the failure of {status.name}?",
@@ -173,13 +171,8 @@ async def _confirm_cancel(page: PageRequest, status: ModelStatus) -> Confirmatio
     activity = work.activity if work else status.activity
     asked = work or recorded
     if asked is None:
-        text = "It has no running operation."
-        return Confirmation(
-            f"Cancel the operation on {status.name}?",
-            [text],
-            "Cancel operation",
-            leave="Back",
-        )
+        text = f"{status.name} has no running operation. It may have just ended."
+        return Confirmation("Nothing to cancel", [text], "", leave="Back")
     consequences = [f"Requested by {asked.actor}."]
     progress = work.progress if work else None
     if progress is not None:

@@ -151,7 +151,10 @@ def test_cancel_ends_a_pull(tmp_path: Path, slow_ollama: SandboxThread) -> None:
 
 
 def test_cancel_without_a_running_operation_says_so(browser: HtmlClient) -> None:
-    assert "It has no running operation" in browser.page(f"/models/{MODEL}/cancel").text
+    page = browser.http.get(f"/models/{MODEL}/cancel").text
+
+    assert "has no running operation" in page
+    assert 'class="button primary"' not in page
 
 
 def test_failure_is_shown_once_with_its_remedy(

@@ -39,13 +39,28 @@ def test_confirmation_lists_every_model_and_its_size(
 
     asked = browser.page(f"/bulk?do=delete&model={one}&model={other}&model=no:1b")
 
-    assert "Delete 3 models?" in asked.text
+    assert "Delete 2 models?" in asked.text
     for name in (one, other):
         assert f"{name} frees {bytes_text(sizes[name])}" in asked.text
     assert "no:1b not on the server" in asked.text
     whole = bytes_text(sizes[one] + sizes[other])
     assert f"This frees {whole} on disk." in asked.text
     assert present(herdbook) == sizes
+
+
+def test_confirmation_leaves_out_what_cannot_be_changed(
+    browser: HtmlClient, herdbook: ServiceThread
+) -> None:
+    herdbook.operate("load", MODEL)
+    idle = min(set(present(herdbook)) - {MODEL})
+
+    one = browser.http.get(f"/bulk?do=unload&model={MODEL}&model={idle}").text
+    none = browser.http.get(f"/bulk?do=unload&model={idle}").text
+
+    assert "Unload 1 model?" in one
+    assert f'name="models" value="{MODEL}"' in one
+    assert "None of the selected models can be unloaded." in none
+    assert 'name="do"' not in none
 
 
 def test_failing_model_does_not_stop_the_others(
