@@ -60,7 +60,7 @@ def test_confirmation_leaves_out_what_cannot_be_changed(
     assert "Unload 1 model?" in one
     assert f'name="models" value="{MODEL}"' in one
     assert "None of the selected models can be unloaded." in none
-    assert 'name="do"' not in none
+    assert 'name="models"' not in none
 
 
 def test_failing_model_does_not_stop_the_others(
