@@ -205,8 +205,8 @@ def read_rows(rows: Iterable[Sequence[Any]]) -> Iterator[RecordedEvent]:
                         type_,
                         schema,
                         known[1](data),
-                        _parse_time(occurred_at),
-                        _parse_time(recorded_at),
+                        _aware(occurred_at),
+                        _aware(recorded_at),
                         actor,
                         _causes[cause],
                         correlation_id,
@@ -285,8 +285,8 @@ def _read_row(  # noqa: PLR0913, PLR0917 - one parameter a column, for speed
         type_,
         schema,
         cast("AnyFact", decode(type_, schema, data)),
-        datetime.fromisoformat(occurred_at),
-        datetime.fromisoformat(recorded_at),
+        _aware(occurred_at),
+        _aware(recorded_at),
         actor,
         _causes[cause],
         correlation_id,
@@ -338,10 +338,21 @@ def _stream(value: object) -> str:
 def _time(value: object) -> datetime:
     """Return a column as a time; 1970-01-01 if it is not one."""
     try:
-        time = datetime.fromisoformat(column_text(value))
+        return _aware(column_text(value))
     except ValueError:
         return _UNKNOWN_TIME
-    return time if time.tzinfo is not None else _UNKNOWN_TIME
+
+
+def _aware(text: str) -> datetime:
+    """Return a time with its zone: without one, it cannot be compared with others.
+
+    Raises:
+        ValueError: The text is not such a time.
+    """
+    time = _parse_time(text)
+    if time.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone")
+    return time
 
 
 def text_or_bytes(raw: bytes) -> str | bytes:

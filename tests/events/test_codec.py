@@ -198,13 +198,22 @@ def test_stored_event_is_read_with_its_fact_and_times() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"occurred_at": "yesterday"}, {"recorded_at": ""}, {"cause": "whim"}]
+    "change",
+    [
+        {"occurred_at": "yesterday"},
+        {"occurred_at": "2026-01-02T03:04:05.678901"},
+        {"recorded_at": ""},
+        {"recorded_at": "2026-01-02"},
+        {"cause": "whim"},
+    ],
 )
 def test_envelope_that_cannot_be_read_hides_no_event(change: dict[str, str]) -> None:
     event = codec.read(msgspec.structs.replace(STORED, **change))
     assert isinstance(event.data, UnreadableFact)
     assert event.data.reason
     assert event.data.data == STORED.data
+    assert event.occurred_at.tzinfo is not None
+    assert event.recorded_at.tzinfo is not None
     assert (event.position, event.type) == (STORED.position, STORED.type)
 
 
@@ -224,7 +233,7 @@ def test_damaged_column_hides_no_event(column: int, torn: object) -> None:
 
 @pytest.mark.parametrize("column", range(14))
 @pytest.mark.parametrize(
-    "value", [None, b"\xff", "", "x", 1.5, 7, "{}", "[", "NodeLost"]
+    "value", [None, b"\xff", "", "x", 1.5, 7, "{}", "[", "NodeLost", "2026-01-02"]
 )
 def test_rows_are_read_together_as_they_are_alone(column: int, value: object) -> None:
     sound = (
