@@ -16,7 +16,6 @@ import msgspec
 
 from herdbook.core.actor import RECONCILER, acting_as
 from herdbook.core.clock import Clock
-from herdbook.core.concurrency.cancellation import finish
 from herdbook.core.concurrency.work_tracker import WorkTracker
 from herdbook.core.errors import (
     CloudModelError,
@@ -46,6 +45,7 @@ from herdbook.core.settings import ManagerSettings
 from herdbook.events.facts import Setting
 from herdbook.events.lifecycle import Activity, ModelState
 from herdbook.events.recorded import Cause
+from herdbook.events.shared.cancellation import finish
 from herdbook.projections.status import ModelStatus
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from typing import Any, Final
 import msgspec
 
 from herdbook.core.clock import Clock
-from herdbook.core.concurrency.cancellation import finish
 from herdbook.core.diagnosis import Diagnosis, Level, diagnosis
 from herdbook.core.errors import HerdbookError, kind_of
 from herdbook.core.logging import Logger
 from herdbook.events.errors import in_line
+from herdbook.events.shared.cancellation import end
 
 FIRST_WAIT_S: Final = 1.0
 """Seconds until the first restart; doubled with each further failure."""
@@ -61,8 +61,8 @@ class BackgroundTask:
 
     Args:
         name: The name in logs, metrics and pages.
-        work: Runs until it is cancelled, and calls ``worked`` after each success. If
-            it returns, it is finished and not restarted.
+        work: Runs until it is cancelled, and calls ``succeeded`` after each success.
+            If it returns, it is finished and not restarted.
         clock: Measures the back-off.
     """
 
@@ -92,13 +92,18 @@ class BackgroundTask:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run while the block runs; the task has ended when the block is left."""
+        """Run while the block runs; the task has ended when the block is left.
+
+        Raises:
+            Exception: The work failed while it was cancelled.
+        """
         task = asyncio.create_task(self._run(), name=f"herdbook {self._status.name}")
         try:
             yield
         finally:
-            task.cancel()
-            await finish(_ended(task))
+            await end(task)
+            if not task.cancelled():
+                task.result()
 
     async def _run(self) -> None:
         while True:
@@ -109,7 +114,9 @@ class BackgroundTask:
                 if _is_cancelled():
                     raise
                 self._fail(error, began)  # a task that the work awaited was cancelled
-            except Exception as error:  # noqa: BLE001 - any failure is a restart
+            except Exception as error:
+                if _is_cancelled():
+                    raise  # it failed to end: a restart would never be cancelled
                 self._fail(error, began)
             else:
                 return
@@ -177,12 +184,6 @@ async def all_running(*tasks: BackgroundTask) -> AsyncIterator[None]:
         for task in tasks:
             await stack.enter_async_context(task.running())
         yield
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.result()
 
 
 def _is_cancelled() -> bool:

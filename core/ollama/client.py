@@ -17,7 +17,6 @@ from typing import Any, Final, Self
 import msgspec
 
 from herdbook.core.clock import Clock, SystemClock
-from herdbook.core.concurrency.cancellation import finish
 from herdbook.core.errors import (
     BadAnswerError,
     BusyServerError,
@@ -50,6 +49,7 @@ from herdbook.core.ollama.wire import (
     VersionAnswer,
 )
 from herdbook.events.facts import Setting
+from herdbook.events.shared.cancellation import finish
 
 __all__ = ["ClientLimits", "OllamaClient", "PullLine", "ServerAnswers"]
 

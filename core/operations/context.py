@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from herdbook.core.actor import operation
 from herdbook.core.clock import Clock
-from herdbook.core.concurrency.cancellation import finish
 from herdbook.core.concurrency.work_tracker import WorkTracker
 from herdbook.core.logging import Logger
 from herdbook.core.operations.operations import Operation
@@ -20,6 +19,7 @@ from herdbook.events.errors import StoreError
 from herdbook.events.facts import Fact
 from herdbook.events.lifecycle import Activity
 from herdbook.events.recorded import Cause
+from herdbook.events.shared.cancellation import end, finish
 from herdbook.projections.status import Work
 
 if TYPE_CHECKING:
@@ -97,8 +97,7 @@ class OperationContext(NamedTuple):
         try:
             yield
         finally:
-            following.cancel()
-            await finish(asyncio.wait([following]))
+            await end(following)
 
     async def _follow_requests(self, work: Operation) -> None:
         """Cancel an operation once the log has a request for that.

@@ -16,7 +16,6 @@ from typing import Final
 import msgspec
 
 from herdbook.core.actor import operation
-from herdbook.core.concurrency.cancellation import finish
 from herdbook.core.errors import (
     BusyServerError,
     CapabilityMissingError,
@@ -54,6 +53,7 @@ from herdbook.events.facts import (
 )
 from herdbook.events.lifecycle import Activity, ModelState
 from herdbook.events.recorded import Cause
+from herdbook.events.shared.cancellation import finish
 from herdbook.projections.status import ModelStatus
 
 _log = Logger("herdbook.loads")

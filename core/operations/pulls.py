@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from herdbook.core.concurrency.cancellation import finish
 from herdbook.core.errors import (
     BadAnswerError,
     PullCancelledError,
@@ -44,6 +43,7 @@ from herdbook.events.facts import (
 )
 from herdbook.events.lifecycle import Activity
 from herdbook.events.recorded import Cause
+from herdbook.events.shared.cancellation import finish
 
 if TYPE_CHECKING:
     from herdbook.core.ollama.client import PullLine

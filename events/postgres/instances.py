@@ -22,6 +22,7 @@ from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.postgres.errors import NotPermittedError
 from herdbook.events.postgres.session import Session, retry_connecting
 from herdbook.events.recorded import new_id
+from herdbook.events.shared.cancellation import end
 
 HEARTBEAT_S = 1.0
 """Interval at which an instance notes that it is running, seconds."""
@@ -70,10 +71,10 @@ class PostgresInstances:
             try:
                 yield instances
             finally:
-                beating.cancel()
-                with suppress(asyncio.CancelledError):
-                    await beating
-                await instances._leave()
+                try:
+                    await end(beating)
+                finally:
+                    await instances._leave()
         finally:
             await instances._session.close()
 

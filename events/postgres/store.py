@@ -16,14 +16,18 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from contextlib import suppress
 from datetime import datetime
 from typing import Self
 
 import msgspec
 
 from herdbook.events import codec
-from herdbook.events.errors import CorruptLogError, StoreClosedError, StoreError
+from herdbook.events.errors import (
+    CorruptLogError,
+    StoreClosedError,
+    StoreError,
+    StoreUnavailableError,
+)
 from herdbook.events.instances import Fence
 from herdbook.events.memory import utc_now
 from herdbook.events.postgres.address import PostgresAddress
@@ -33,7 +37,7 @@ from herdbook.events.postgres.recorder import PostgresRecorder, read_head
 from herdbook.events.postgres.schema import TRIGGERS
 from herdbook.events.postgres.session import Backoff, Row, Session
 from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent
-from herdbook.events.shared.cancellation import finished
+from herdbook.events.shared.cancellation import end, finish
 from herdbook.events.shared.chain import check_chain
 from herdbook.events.shared.group import draft_append
 from herdbook.events.shared.pages import PAGE, Pages
@@ -203,6 +207,11 @@ class PostgresEventStore:
                 return
             except StoreError as error:
                 self._outage = error
+            except Exception as error:  # noqa: BLE001 - else subscribers never wake
+                self._commits.fail(
+                    StoreUnavailableError("the log", f"cannot be followed: {error!r}")
+                )
+                return
             await backoff.wait()
 
     async def _listen(self) -> None:
@@ -214,8 +223,10 @@ class PostgresEventStore:
         while True:
             self._outage = None
             payloads = await self._listening.notified(POLL_S)
-            if payloads:
-                self._commits.announce(max(map(int, payloads)))
+            # Any user of the database may notify, with any payload.
+            positions = [int(each) for each in payloads if each.isdecimal()]
+            if positions:
+                self._commits.announce(max(positions))
             else:
                 await self._announce_head()
 
@@ -286,15 +297,13 @@ class PostgresEventStore:
         """Commit accepted appends and release all resources; safe to call twice."""
         if not self._closing:
             self._closing = asyncio.create_task(self._close(), name="herdbook close")
-        await finished(self._closing)
+        await finish(self._closing)
 
     async def _close(self) -> None:
         await self._writer.close()
         self._commits.end()
         if self._watching:
-            self._watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watching
+            await end(self._watching)
         for session in (self._listening, self._reading, self._writing):
             await session.close()
 

@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from herdbook.events.errors import StoreError, StoreUnavailableError
+from herdbook.events.shared.cancellation import end
 from herdbook.events.sqlite.log_file import log_file_path
 from herdbook.events.store import Head
 
@@ -216,9 +217,7 @@ class HeadKeeper:
     async def close(self, head: Head | None) -> None:
         """Write the last head, if given, and end the task and the thread."""
         if self._task:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await end(self._task)
         if head is not None and self._kept.is_behind(head):
             await self._write(self._kept.advance, head)
         self._thread.shutdown()

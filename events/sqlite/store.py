@@ -39,7 +39,7 @@ from herdbook.events.errors import (
 from herdbook.events.instances import Fence
 from herdbook.events.memory import utc_now
 from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent
-from herdbook.events.shared.cancellation import finished
+from herdbook.events.shared.cancellation import end, finish
 from herdbook.events.shared.chain import check_chain
 from herdbook.events.shared.group import draft_append
 from herdbook.events.shared.pages import PAGE, Pages
@@ -145,10 +145,9 @@ class SQLiteEventStore:
             cls._open(Path(path), clock, accept_loss, access, archive_directory)
         )
         try:
-            return await finished(opening)
+            return await finish(opening)
         except asyncio.CancelledError:
-            if not opening.exception():
-                await opening.result().close()
+            await opening.result().close()
             raise
 
     @classmethod
@@ -539,7 +538,7 @@ class SQLiteEventStore:
             return
         if not self._closing:
             self._closing = asyncio.create_task(self._close())
-        await finished(self._closing)
+        await finish(self._closing)
 
     async def _close(self) -> None:
         async with self._connections:
@@ -547,9 +546,7 @@ class SQLiteEventStore:
             await self._keeper.close(await self._head_to_keep())
             self._commits.end()
             if self._watching:
-                self._watching.cancel()
-                with suppress(asyncio.CancelledError):
-                    await self._watching
+                await end(self._watching)
 
     async def _head_to_keep(self) -> Head | None:
         if self._missing or self._access is not Access.WRITE:

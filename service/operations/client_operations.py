@@ -28,11 +28,11 @@ from herdbook.core import (
     ReadModel,
     acting_as,
 )
-from herdbook.core.concurrency.cancellation import finish
 from herdbook.core.fleet import queries
 from herdbook.core.logging import Logger
 from herdbook.core.models.configuration import check_load
 from herdbook.events.recorded import new_id
+from herdbook.events.shared.cancellation import finish
 from herdbook.presentation.model_not_found import model_not_found
 from herdbook.service.auth.tokens import Principal
 from herdbook.service.errors import (

@@ -130,6 +130,25 @@ async def test_task_ends_when_its_owner_leaves(*, failing: bool) -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+async def test_task_that_fails_to_end_is_not_restarted() -> None:
+    begun = 0
+
+    async def work(_: BackgroundTask) -> None:
+        nonlocal begun
+        begun += 1
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            raise FULL
+
+    task = BackgroundTask("worker", work, clock=ManualClock())
+    with pytest.raises(StoreFullError):
+        async with asyncio.timeout(5), task.running():
+            await settle()
+
+    assert begun == 1
+
+
 async def test_returning_task_is_finished() -> None:
     async with running() as (work, task, clock):
         await work.ends(lambda one: one.set_result(None))

@@ -12,9 +12,9 @@ import pytest
 
 from herdbook.core import OperationEndedError, PullProgress, StalledError
 from herdbook.core.clock import settle
-from herdbook.core.concurrency.cancellation import finish
 from herdbook.core.operations.operations import Ending, Operation, Operations
 from herdbook.events.lifecycle import Activity
+from herdbook.events.shared.cancellation import finish
 
 
 class Work:

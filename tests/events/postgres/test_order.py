@@ -244,3 +244,25 @@ async def test_busy_group_is_planned_again_where_its_stream_has_changed(
         assert [a[0].position for a in answers if isinstance(a, tuple)] == [5, 7, 8]
         assert isinstance(answers[3], WrongExpectedVersionError)
         await assert_sound(one)
+
+
+async def test_notifications_of_other_programs_change_nothing(
+    address: PostgresAddress,
+) -> None:
+    async with (
+        await PostgresEventStore.open(address) as store,
+        await PostgresEventStore.open(address) as other,
+        administrator(address) as connection,
+    ):
+        events = store.subscribe(0)
+        for position in (1, 2):
+            await other.append("model/n/m", [event()], ANY)
+            assert (await anext(events)).position == position
+            await connection.execute(
+                "SELECT pg_notify(%s, 'hello')", [f"herdbook {address.schema}"]
+            )
+            await connection.commit()
+        await other.append("model/n/m", [event()], ANY)
+        assert (await anext(events)).position == 3
+        assert store.failures()["log_watcher"] is None
+        await events.aclose()
