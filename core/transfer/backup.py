@@ -21,6 +21,7 @@ from herdbook.events.errors import (
     NotALogError,
 )
 from herdbook.events.findings import Finding, Kind
+from herdbook.events.shared.cancellation import finish
 from herdbook.events.sqlite.backup import (
     COMPANIONS,
     copy_offline,
@@ -188,10 +189,15 @@ async def restore(
         )
         aside = log_file_path(log, f".before-restore-{clock.now():%Y%m%dT%H%M%S.%fZ}")
         _check_unused(log)
-        if exists:
-            await asyncio.to_thread(set_aside, log, aside)
-        await asyncio.to_thread(place, copy, log_file_path(log))
-        await asyncio.to_thread(KeptHead(log).replace, found.head)
+
+        def put() -> None:
+            if exists:
+                set_aside(log, aside)
+            place(copy, log_file_path(log))
+            KeptHead(log).replace(found.head)
+
+        # All or nothing: a cancellation in between would leave no log at its place.
+        await finish(asyncio.to_thread(put))
     return Restored(
         path=log,
         position=found.head.position,

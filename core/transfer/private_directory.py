@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from herdbook.events.errors import CallerError
+from herdbook.events.shared.cancellation import finish
 
 _NEW = ".herdbook-new-"
 """The name of a directory that is not locked yet, or cannot be locked."""
@@ -32,8 +33,12 @@ async def private_directory(parent: Path) -> AsyncIterator[Path]:
     Raises:
         CallerError: It cannot be made.
     """
+    making = asyncio.ensure_future(asyncio.to_thread(_make, parent))
     try:
-        made, lock = await asyncio.to_thread(_make, parent)
+        made, lock = await finish(making)
+    except asyncio.CancelledError:
+        await _remove(*making.result())
+        raise
     except OSError as error:
         raise CallerError(
             str(parent),
@@ -43,7 +48,13 @@ async def private_directory(parent: Path) -> AsyncIterator[Path]:
     try:
         yield made
     finally:
-        await asyncio.to_thread(shutil.rmtree, made, ignore_errors=True)
+        await _remove(made, lock)
+
+
+async def _remove(made: Path, lock: int) -> None:
+    try:
+        await finish(asyncio.to_thread(shutil.rmtree, made, ignore_errors=True))
+    finally:
         os.close(lock)
 
 

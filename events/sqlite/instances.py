@@ -58,16 +58,25 @@ class FileInstances:
             _make_private(directory)
             self._lock: int | None = self._take_lock()
         _open_instances.add(self)
-        for path in list(directory.glob(f"*{_SUFFIX}")):
-            self._is_alive(path.name.removesuffix(_SUFFIX))
+        try:
+            for path in list(directory.glob(f"*{_SUFFIX}")):
+                self._is_alive(path.name.removesuffix(_SUFFIX))
+        except BaseException:
+            self.close()  # else this process would hold the lock until it ends
+            raise
 
     def _take_lock(self) -> int:
         """Lock a file before it gets its name, so that no process finds it unlocked."""
         unnamed = self._directory / f"{self._own}.new"
         descriptor = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.write(descriptor, msgspec.json.encode((gethostname(), os.getpid())))
-        unnamed.rename(self._path(self._own))
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            os.write(descriptor, msgspec.json.encode((gethostname(), os.getpid())))
+            unnamed.rename(self._path(self._own))
+        except BaseException:  # such as a full disk
+            os.close(descriptor)
+            unnamed.unlink(missing_ok=True)
+            raise
         return descriptor
 
     @property

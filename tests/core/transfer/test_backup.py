@@ -301,3 +301,19 @@ async def test_killed_restore_never_opens_as_a_shorter_log(
             assert whole or found.missing or moved == 3  # all files are aside
     except (CorruptLogError, StoreUnavailableError):
         pass
+
+
+async def test_cancelled_restore_leaves_a_log_at_its_place(
+    log: Path, target: Path
+) -> None:
+    head = await log_of(log, 3)
+    await back_up(log, target)
+
+    restoring = asyncio.create_task(restore(target, log, replace=True))
+    while not list(log.parent.glob("*before-restore*")) and not restoring.done():
+        await asyncio.sleep(0)
+    restoring.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await restoring
+
+    assert await head_of(log) == head

@@ -111,3 +111,24 @@ async def test_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> N
     with pytest.raises(CallerError, match="cannot be written"):
         async with private_directory(tmp_path / "none"):
             pass
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_cancelled_user_leaves_no_directory_and_no_lock(
+    tmp_path: Path, turns: int
+) -> None:
+    async def use() -> None:
+        async with private_directory(tmp_path):
+            await asyncio.sleep(60)
+
+    before = set(Path("/proc/self/fd").iterdir())
+    using = asyncio.create_task(use())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    while not using.done():  # again and again, also while it cleans up
+        using.cancel()
+        await asyncio.sleep(0)
+
+    assert using.cancelled()
+    assert list(tmp_path.iterdir()) == []
+    assert set(Path("/proc/self/fd").iterdir()) <= before

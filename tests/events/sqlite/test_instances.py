@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +126,36 @@ def test_unusable_path_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailableError) as caught:
         FileInstances(tmp_path / "file" / "instances")
     assert "Not a directory" in str(caught.value)
+
+
+def test_instance_that_cannot_look_at_another_one_leaves_nothing(
+    directory: Path,
+) -> None:
+    directory.mkdir()
+    unreadable = directory / f"{new_id()}.lock"
+    unreadable.mkdir()
+    before = [*Path("/proc/self/fd").iterdir()]
+
+    with pytest.raises(StoreUnavailableError):
+        FileInstances(directory)
+
+    assert list(directory.iterdir()) == [unreadable]
+    assert len([*Path("/proc/self/fd").iterdir()]) == len(before)
+
+
+def test_instance_on_a_full_disk_leaves_nothing(directory: Path) -> None:
+    directory.mkdir()
+    before = [*Path("/proc/self/fd").iterdir()]
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, unlimited[1]))
+    try:
+        with pytest.raises(StoreUnavailableError):
+            FileInstances(directory)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+
+    assert list(directory.iterdir()) == []
+    assert len([*Path("/proc/self/fd").iterdir()]) == len(before)
 
 
 async def test_instances_in_memory_know_each_other() -> None:
