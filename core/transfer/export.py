@@ -7,6 +7,7 @@ exported as if it were whole.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gzip
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -159,7 +160,7 @@ async def export_to_file(
                 f"cannot be written: {error.strerror or error}",
                 "Choose a directory with free space and permission to write",
             ) from error
-        return ending, place(made, file)
+        return ending, await asyncio.to_thread(place, made, file)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Each destination has an interval of its own, so that one that fails delays no ot
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
@@ -24,7 +25,7 @@ from herdbook.core.proof.keys import check_key, sign
 from herdbook.core.proof.proof import make_anchor
 from herdbook.core.transfer.backup import check_outside
 from herdbook.core.upkeep.publish import check_url, post_text, post_to_herdbook
-from herdbook.core.upkeep.recurring import SHORTEST_S, Recurring
+from herdbook.core.upkeep.recurring import Recurring, check_interval
 
 _log = Logger("herdbook.anchors")
 
@@ -55,12 +56,7 @@ class AnchorSchedule(msgspec.Struct, frozen=True, kw_only=True):
             CallerError: The interval is too short, there is no destination, one is not
                 valid, or the key cannot sign.
         """
-        if self.every_s < SHORTEST_S:
-            raise CallerError(
-                f"an interval of {self.every_s:g} s",
-                "is too short",
-                f"Use at least {SHORTEST_S:.0f} s",
-            )
+        check_interval(self.every_s)
         if not self.files and not self.urls and not self.herdbooks:
             raise CallerError(
                 "the anchors", "have no destination", "Add a file or a URL"
@@ -158,7 +154,7 @@ async def _anchor(
 
 
 async def _write(file: Path, anchor: Anchor) -> None:
-    append_anchor(file, anchor)
+    await asyncio.to_thread(append_anchor, file, anchor)  # it syncs the file
 
 
 def _last_in(file: Path) -> datetime | None:

@@ -21,7 +21,7 @@ from herdbook.core.clock import Clock, SystemClock
 from herdbook.core.errors import CallerError
 from herdbook.core.logging import Logger
 from herdbook.core.upkeep.backup_process import Report
-from herdbook.core.upkeep.recurring import SHORTEST_S, Recurring
+from herdbook.core.upkeep.recurring import Recurring, check_interval
 from herdbook.events.errors import StoreError, in_line
 
 _log = Logger("herdbook.backups")
@@ -63,12 +63,7 @@ class BackupSchedule(msgspec.Struct, frozen=True, kw_only=True):
                 "is not a directory",
                 "Create it, or choose another one for the backups",
             )
-        if self.every_s < SHORTEST_S:
-            raise CallerError(
-                f"an interval of {self.every_s:g} s",
-                "is too short",
-                f"Use at least {SHORTEST_S:.0f} s",
-            )
+        check_interval(self.every_s)
         if self.keep < 1:
             raise CallerError(f"{self.keep} backups", "are too few", "Keep at least 1")
 
@@ -127,9 +122,18 @@ class ScheduledBackups:
         position = await self._make(self._log, target)
         _log.info("backup_written", file=str(target), position=position)
         for _, old in self.made()[: -self._schedule.keep]:
-            old.unlink(missing_ok=True)
-            _log.info("old_backup_deleted", file=str(old))
+            _delete(old)
         return position
+
+
+def _delete(old: Path) -> None:
+    try:
+        old.unlink(missing_ok=True)
+    except OSError as error:
+        # No failure of the new backup, which would be made again and again.
+        _log.warning("old_backup_not_deleted", file=str(old), reason=str(error))
+    else:
+        _log.info("old_backup_deleted", file=str(old))
 
 
 async def back_up_in_process(log: Path, target: Path) -> int:

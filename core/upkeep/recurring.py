@@ -16,6 +16,7 @@ import msgspec
 
 from herdbook.core.clock import Clock
 from herdbook.core.concurrency.supervisor import BackgroundTask, TaskStatus
+from herdbook.core.errors import CallerError
 
 SHORTEST_S: Final = 60.0
 """Shortest interval, seconds."""
@@ -29,6 +30,20 @@ FIRST_WAIT_S: Final = 15.0
 
 LONGEST_WAIT_S: Final = 3600.0
 """Seconds to the next attempt at most; less if the interval is shorter."""
+
+
+def check_interval(every_s: float) -> None:
+    """Check an interval.
+
+    Raises:
+        CallerError: It is too short.
+    """
+    if every_s < SHORTEST_S:
+        raise CallerError(
+            f"an interval of {every_s:g} s",
+            "is too short",
+            f"Use at least {SHORTEST_S:.0f} s",
+        )
 
 
 class UpkeepStatus(msgspec.Struct, frozen=True, kw_only=True):

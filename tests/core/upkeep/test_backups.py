@@ -62,6 +62,31 @@ async def test_newest_backups_are_kept_and_nothing_else_is_deleted(
     assert again.recurring.status.next_at == clock.now() + timedelta(days=1)
 
 
+async def test_old_backup_that_cannot_be_deleted_fails_no_new_one(
+    tmp_path: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *, missing_ok: bool = False) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    log = tmp_path / "herd.db"
+    log.write_text("log")
+    (directory / "herd-20250101T000000Z.db").write_text("old")
+    clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
+    schedule = BackupSchedule(directory=directory, every_s=DAY, keep=1)
+    scheduled = ScheduledBackups(log, schedule, clock=clock, make=copy)
+    monkeypatch.setattr(Path, "unlink", refuse)
+
+    async with scheduled.recurring.running():
+        await settle()
+        await clock.advance(DAY / 2)
+
+    assert scheduled.recurring.task.up
+    assert names(directory) == [
+        "herd-20250101T000000Z.db",
+        "herd-20260101T000000Z.db",
+    ]
+
+
 async def test_failed_backup_deletes_no_backups(
     tmp_path: Path, directory: Path
 ) -> None:
