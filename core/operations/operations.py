@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Final
 
 import msgspec
 
@@ -20,7 +20,8 @@ from herdbook.core.errors import OperationEndedError
 from herdbook.core.operations.pull_progress import PullProgress
 from herdbook.events.lifecycle import Activity
 
-T = TypeVar("T")
+RESUME: Final = "The server keeps the downloaded part. Pull again to resume"
+"""The remedy of a pull or an update that ended early."""
 
 
 class Ending(StrEnum):
@@ -58,7 +59,6 @@ class Operation:
 
     Attributes:
         name: The model.
-        node: Name of its node.
         activity: Pull, update or load.
         actor: Who requested it.
         since: When it was requested, UTC.
@@ -179,9 +179,7 @@ class Operation:
             raise OperationEndedError(
                 self.name,
                 f"{self.activity} was {self.ending or Ending.CANCELLED}",
-                "The server keeps the downloaded part. Pull again to resume"
-                if self.activity is not Activity.LOAD
-                else "",
+                RESUME if self.activity is not Activity.LOAD else "",
             )
         failure = self._task.exception()
         if failure is not None:

@@ -7,6 +7,7 @@ from typing import Final
 
 from herdbook.core.clock import Clock
 from herdbook.core.errors import BusyError, OperationEndedError, PullError
+from herdbook.core.operations.operations import RESUME
 from herdbook.core.operations.pull_progress import PullProgress
 from herdbook.core.reconcile.recovery import interrupt_dead
 from herdbook.core.repository import ModelRepository
@@ -35,7 +36,6 @@ from herdbook.projections.status import Failure, Work
 CANCEL_WITHIN_S: Final = 10.0
 """Time that the instance with an operation has to cancel it, seconds."""
 
-_RESUME: Final = "The server keeps the downloaded part. Pull again to resume"
 _CANCELLATIONS: Final = frozenset({PullCancelled, UpdateCancelled, LoadCancelled})
 _INTERRUPTIONS: Final = frozenset({PullInterrupted, UpdateInterrupted, LoadInterrupted})
 _ENDS: Final[Mapping[Activity, frozenset[type[Fact]]]] = {
@@ -103,7 +103,7 @@ class OtherInstances:
         if failure is not None and failure.at >= work.since:
             raise _failed_there(name, failure)
         if await self._was_cancelled_on_request(name, work, version):
-            raise OperationEndedError(name, f"{work.activity} was cancelled", _RESUME)
+            raise OperationEndedError(name, f"{work.activity} was cancelled", RESUME)
 
     async def cancel(self, name: str, activities: Collection[Activity]) -> bool:
         """Request that another instance cancels its work on a model; wait for the end.
@@ -152,7 +152,7 @@ class OtherInstances:
             raise OperationEndedError(
                 name,
                 f"{work.activity} was interrupted: the process that ran it has ended",
-                _RESUME if work.activity is not Activity.LOAD else "",
+                RESUME if work.activity is not Activity.LOAD else "",
             )
         return end in _CANCELLATIONS
 

@@ -1,1 +1,1 @@
-"""Copies of a log: backup and restore."""
+"""Copies of a log: backups, exports and imports."""

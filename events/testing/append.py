@@ -320,6 +320,7 @@ async def cancelled_append_happened_or_not(open_: Opener) -> None:
 APPEND_CASES: tuple[Case, ...] = (
     append_returns_what_reading_returns,
     positions_and_versions_have_no_gaps,
+    append_under_a_lost_lease_is_refused,
     head_is_the_last_event,
     expected_version_is_required,
     refused_append_records_nothing,
