@@ -322,13 +322,15 @@ async def as_of_nodes(
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
-    """The output of ``verify``."""
+    """The output of ``verify``; ``anchors`` counts those that were compared."""
 
     events: int
     position: int
     hash: str
     findings: tuple[Finding, ...]
     missing: str
+    anchors: int
+    signatures_checked: bool
     seconds: float
 
 

@@ -150,9 +150,10 @@ def contradiction(kept: Head, hash_there: str | None, end: int) -> str:
         return ""
     if end < kept.position:
         lost = kept.position - end
+        missing = "1 recorded event is" if lost == 1 else f"{lost} recorded events are"
         return (
             f"the log ends at #{end}, but it had reached #{kept.position} "
-            f"({kept.hash[:8]}…): {lost} recorded events are missing"
+            f"({kept.hash[:8]}…): {missing} missing"
         )
     return (
         f"event #{kept.position} is not the event that was recorded at this position "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -95,11 +96,20 @@ async def verify(
                 hash=found.head.hash,
                 findings=found.findings,
                 missing=found.missing,
+                anchors=len(heads) + len(made),
+                signatures_checked=bool(public),
                 seconds=round(seconds, 3),
             )
         )
     else:
         _write_findings(invocation.screen, found, seconds)
+        if heads or made:
+            positions = [each.position for each in (*heads, *made)]
+            invocation.screen.write(_anchors_text(positions, found))
+        if made and not public:
+            invocation.screen.write(
+                "Signatures were not checked: name the trusted keys with --key."
+            )
     return FAILED if found.findings else DONE
 
 
@@ -134,6 +144,15 @@ def _write_findings(screen: Screen, found: Verification, seconds: float) -> None
     if found.missing:
         screen.write(f"not verified: {found.missing}")
     screen.write(_summary(found, seconds))
+
+
+def _anchors_text(positions: Sequence[int], found: Verification) -> str:
+    """Return the result of comparing anchors: ``2 anchors match, up to #21``."""
+    count = counted(len(positions), "anchor")
+    if found.findings:  # an altered event may still have the hash that was anchored
+        return f"{count} compared: see the findings"
+    match = "matches" if len(positions) == 1 else "match"
+    return f"{count} {match}, up to #{max(positions)}"
 
 
 def _summary(found: Verification, seconds: float) -> str:

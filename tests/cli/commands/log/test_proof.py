@@ -107,13 +107,19 @@ def test_anchors_in_a_file_are_compared_with_the_log(
     verify = ("verify", "--anchors", str(anchors), "--key", f"{key}.pub")
 
     assert "\n\n— alice " in signed.out
-    assert herdbook(*verify).code == 0
+    matching = herdbook(*verify)
+    unchecked = herdbook(*verify[:3])
+    assert matching.code == 0
+    assert "2 anchors match, up to #" in matching.out
+    assert "Signatures" not in matching.out
+    assert "Signatures were not checked" in unchecked.out
 
     with closing(sqlite3.connect(log, isolation_level=None)) as db:
         db.execute("DROP TRIGGER events_are_not_changed")
         db.execute("UPDATE events SET actor = 'somebody' WHERE position = 2")
     answer = herdbook(*verify)
     assert answer.code == 1
+    assert "2 anchors compared: see the findings" in answer.out
 
 
 def test_verify_refuses_anchors_of_other_keys(
