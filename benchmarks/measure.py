@@ -219,7 +219,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.what,
         _figure(row.ours, row.unit),
-        "" if row.spread is None else f"{row.spread * 100:.0f} %",
+        "" if row.spread is None else f"{row.spread * 100:.0f}%",
         row.beside,
         "" if row.theirs is None else _figure(row.theirs, row.unit),
         "" if row.ratio is None else f"{_digits(row.ratio)}x",

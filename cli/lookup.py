@@ -61,6 +61,7 @@ def only_node(invocation: Invocation, fleet: Fleet) -> ModelManager:
         return queries.only_node(fleet)
     except AmbiguousNodeError as error:
         error.subject = f"herdbook {invocation.verb}"
+        error.remedy = f"Add --node NAME. {error.remedy}"
         raise
 
 

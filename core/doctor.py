@@ -248,11 +248,11 @@ async def _interrupted_work(
 def _interrupted(event: RecordedEvent) -> Diagnosis:
     key = model_of(event.stream)
     name = key.name if key else event.stream
-    verb = "load" if event.type == LoadInterrupted.__name__ else "pull"
+    verb = "Load" if event.type == LoadInterrupted.__name__ else "Pull"
     return diagnosis(
         "instances",
         f"an instance ended during an operation on {name}: {describe(event)} (#"
         f"{event.position}, recorded just now)",
-        f"To resume, run: herdbook {verb} {name}",
+        f"{verb} it again to resume",
         level=Level.NOTICE,
     )

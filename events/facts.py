@@ -174,7 +174,7 @@ class PullStarted(Fact, frozen=True, kw_only=True):
 
 
 class PullProgressed(Fact, frozen=True, kw_only=True):
-    """Recorded when 5 % or 10 s have passed, whichever is later.
+    """Recorded when 5% or 10 s have passed, whichever is later.
 
     Attributes:
         completed_bytes: Bytes that the server has.

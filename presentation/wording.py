@@ -134,10 +134,10 @@ def who_text(entry: HistoryEntry | RecordedEvent) -> str:
 
 
 def share_text(completed: int, total: int | None) -> str:
-    """Return progress: ``6.6 of 17.4 GB (38 %)``."""
+    """Return progress: ``6.6 of 17.4 GB (38%)``."""
     if not total:
         return bytes_text(completed)
-    return f"{of_text(completed, total)} ({percent(completed, total)} %)"
+    return f"{of_text(completed, total)} ({percent(completed, total)}%)"
 
 
 def of_text(completed: int, total: int) -> str:

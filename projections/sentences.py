@@ -129,7 +129,7 @@ def _where(runner: Runner) -> str:
         return "GPU"
     if runner.size_vram_bytes == 0:
         return "CPU"
-    return f"{runner.size_vram_bytes * 100 // runner.size_bytes} % on the GPU"
+    return f"{runner.size_vram_bytes * 100 // runner.size_bytes}% on the GPU"
 
 
 def _of(completed: int | None, total: int | None) -> str:
@@ -138,7 +138,7 @@ def _of(completed: int | None, total: int | None) -> str:
     if not total:
         return f" at {bytes_text(completed)}"
     share = completed * 100 // total
-    return f" at {bytes_text(completed)} of {bytes_text(total)} ({share} %)"
+    return f" at {bytes_text(completed)} of {bytes_text(total)} ({share}%)"
 
 
 def _took(seconds: float | None) -> str:

@@ -41,6 +41,7 @@ from herdbook.service.api import roles as api_roles
 from herdbook.service.api import tokens as api_tokens
 from herdbook.service.api import usage as api_usage
 from herdbook.service.api.health import VERSION
+from herdbook.service.api.invalid_requests import invalid_request
 from herdbook.service.api.openapi import PATH as DOCUMENT_PATH
 from herdbook.service.api.openapi import Document, document_at_root
 from herdbook.service.api.parameters import check_parameters
@@ -272,26 +273,13 @@ def _converted(request: AnyRequest, error: HTTPException) -> HerdbookError:
         case 415:
             return UnsupportedMediaError("the body", "has an unsupported format")
         case _:
-            return BadRequestError("the request", f"is not valid: {_detail(error)}")
+            return invalid_request(request, error)
 
 
 def _allowed(error: HTTPException) -> str:
     """Return the methods of the path of a request with another one."""
     headers = {name.lower(): text for name, text in (error.headers or {}).items()}
     return ", ".join(sorted(filter(None, headers.get("allow", "").split(", "))))
-
-
-def _detail(error: HTTPException) -> str:
-    """Return the invalid parameters with their errors, in one line."""
-    extra = getattr(error, "extra", None)
-    if isinstance(extra, list) and extra:
-        details = (
-            f"{each.get('key', 'body')}: {each.get('message', '')}"
-            for each in extra
-            if isinstance(each, dict)
-        )
-        return "; ".join(details)[:300]
-    return str(error.detail)[:300]
 
 
 def _too_deep(request: AnyRequest, _: RecursionError) -> Response[Any]:

@@ -119,7 +119,7 @@ class Walkthrough:
                     break
         code = self._report(words, await process.wait())
         if code < 0 and not self._json:
-            self._screen.write(f"killed at {percent} %, with no chance to clean up")
+            self._screen.write(f"killed at {percent}%, with no chance to clean up")
         return code < 0
 
     async def position(self) -> int:

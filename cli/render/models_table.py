@@ -108,7 +108,7 @@ class ModelsTable:
             return line(f"{verb}started {by}")
         drawn = (*bar(completed / total), Piece(" ")) if self._bars else ()
         figures = wording.of_text(completed, total)
-        share = f"{wording.percent(completed, total)} %"
+        share = f"{wording.percent(completed, total)}%"
         return (Piece(verb), *drawn, Piece(f"{share}   {figures}   {by}"))
 
 

@@ -140,7 +140,7 @@ def _bar_room(name: str, parts: list[str], width: int) -> int:
 
 
 def figures(progress: PullProgress) -> str:
-    """Return ``38 %   6.6 of 17.4 GB   41 MB/s   4 min left``."""
+    """Return ``38%   6.6 of 17.4 GB   41 MB/s   4 min left``."""
     total = progress.total_bytes
     return GAP.join(_figures(progress, total)) if total else progress.status
 
@@ -148,7 +148,7 @@ def figures(progress: PullProgress) -> str:
 def _figures(progress: PullProgress, total: int) -> list[str]:
     done = progress.completed_bytes >= total and progress.status
     parts = [
-        f"{progress.percent} %",
+        f"{progress.percent}%",
         wording.of_text(progress.completed_bytes, total),
         progress.status if done else wording.rate_text(progress.rate_bytes_s),
         "" if done else wording.left_text(progress.eta_s),

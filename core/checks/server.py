@@ -183,7 +183,7 @@ def _without_weights(name: str) -> Diagnosis:
     return diagnosis(
         "models",
         f"{name} is listed, but its weights are missing on the server",
-        f"Pull it again: herdbook pull {name}",
+        "Pull it again",
         level=Level.PROBLEM,
     )
 
@@ -249,12 +249,13 @@ def _in_error(read_model: ReadModel) -> Iterator[Diagnosis]:
     for status in read_model.statuses():
         failure = status.last_failure
         if status.state is ModelState.ERROR and failure is not None:
-            command = f"herdbook {'load' if status.present else 'pull'} {status.name}"
-            has_remedy = command in failure.message
+            named = failure.message.startswith(f"{status.name} ")
+            again = f"{'load' if status.present else 'pull'} it again"
+            has_remedy = again in failure.message.lower()
             yield diagnosis(
                 "errors",
-                f"{status.name} failed: {failure.message}",
-                "" if has_remedy else f"Once that is fixed, run: {command}",
+                failure.message if named else f"{status.name}: {failure.message}",
+                "" if has_remedy else f"Once that is fixed, {again}",
                 level=Level.WARNING,
             )
 

@@ -20,6 +20,7 @@ from herdbook.core.errors import (
     InvalidNameError,
 )
 from herdbook.core.errors.suggestions import did_you_mean
+from herdbook.core.errors.validation import violation
 from herdbook.core.models import configuration
 from herdbook.core.models.names import canonical_name, name_key
 from herdbook.core.models.toml_file import read_toml
@@ -117,8 +118,9 @@ def _model(origin: str, name: str, table: object) -> DesiredModel:
         nodes = msgspec.convert(table.get("nodes", ()), tuple[str, ...])
         tags = msgspec.convert(table.get("tags", {}), dict[str, str])
     except msgspec.ValidationError as error:
+        text = violation(str(error)).text("a value")
         raise _invalid(
-            origin, name, "", f"has invalid nodes or tags: {error}"
+            origin, name, "", f"has invalid nodes or tags: {text}"
         ) from error
     return DesiredModel(
         name=canonical,

@@ -135,9 +135,7 @@ class AmbiguousNodeError(CallerError):
         super().__init__(
             model or "the request",
             f"is on several nodes: {listed}" if model else "must name a node",
-            f"Choose one with --node {nodes[0]}"
-            if model
-            else f"Add --node NAME. Nodes: {listed}",
+            "Name one of them" if model else f"Nodes: {listed}",
         )
 
 
@@ -157,7 +155,7 @@ class NoPlaceError(CallerError):
         super().__init__(
             model,
             f"cannot be placed on any node: {'; '.join(reasons)}",
-            "Change the settings of a node, or choose one with --node",
+            "Change the settings of a node, or name the node to use",
         )
 
 
@@ -194,9 +192,7 @@ class ModelNotFoundError(CallerError):
         self.name = name
         self.where = where
         self.raw = raw
-        super().__init__(
-            name, f"is not on {where}", f"To pull it: herdbook pull {name}"
-        )
+        super().__init__(name, f"is not on {where}", "Pull it first")
 
 
 class BusyError(CallerError):

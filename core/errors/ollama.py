@@ -121,7 +121,7 @@ class ModelDamagedError(OllamaError):
 
     code = "model_damaged"
     problem = "is damaged on the disk of the server"
-    advice = "To pull it again, run: herdbook pull {subject}"
+    advice = "Pull it again"
 
 
 class CapabilityMissingError(OllamaError):
@@ -132,7 +132,7 @@ class CapabilityMissingError(OllamaError):
     """
 
     code = "capability_missing"
-    advice = "To see its capabilities, run: herdbook show {subject}"
+    advice = "Use a model with that capability"
 
     def __init__(self, subject: str, *, capability: str, raw: str = "") -> None:
         self.capability = capability
@@ -171,7 +171,7 @@ _LOAD_FAILURES: Final = {
     ),
     LoadFailure.INCOMPATIBLE: (
         "cannot be loaded: this version of Ollama does not support its file",
-        "Update Ollama, or pull it again: herdbook pull {subject}",
+        "Update Ollama, or pull the model again",
     ),
     LoadFailure.OTHER: ("cannot be loaded: {raw}", "See the server's log"),
 }
@@ -235,11 +235,11 @@ _PULL_REFUSALS: Final = {
     ),
     PullRefusal.REGISTRY_UNREACHABLE: (
         "cannot be pulled: the server cannot reach the registry ({raw})",
-        "Check the server's network, then run: herdbook pull {subject}",
+        "Check the server's network, then pull it again",
     ),
     PullRefusal.REGISTRY_FAILED: (
         "cannot be pulled: the registry failed ({raw})",
-        "Try again later: herdbook pull {subject}",
+        "Try again later",
     ),
     PullRefusal.OTHER: ("cannot be pulled: {raw}", ""),
 }
@@ -273,7 +273,7 @@ class DiskFullError(PullError):
 
     code = "disk_full"
     problem = "cannot be pulled: the disk of the server is full"
-    advice = "Free space on the server, then run: herdbook pull {subject}"
+    advice = "Free space on the server, then pull it again"
 
 
 class DigestMismatchError(PullError):
@@ -281,7 +281,7 @@ class DigestMismatchError(PullError):
 
     code = "digest_mismatch"
     problem = "cannot be pulled: the data does not match its digest"
-    advice = "To start again, run: herdbook pull {subject}"
+    advice = "Pull it again"
 
 
 class StalledError(PullError):
@@ -292,7 +292,7 @@ class StalledError(PullError):
     """
 
     code = "stalled"
-    advice = "To resume, run: herdbook pull {subject}"
+    advice = "Pull it again to resume"
 
     def __init__(self, subject: str, *, seconds: float) -> None:
         self.seconds = seconds
@@ -306,7 +306,7 @@ class PullCutError(PullError):
 
     code = "pull_cut"
     problem = "cannot be pulled: the connection to the server broke ({raw})"
-    advice = "Check that the server is running, then run: herdbook pull {subject}"
+    advice = "Check that the server is running, then pull it again"
 
 
 class PullCancelledError(PullError):
@@ -318,4 +318,4 @@ class PullCancelledError(PullError):
 
     code = "pull_cancelled"
     problem = "cannot be pulled: the server cancelled the download"
-    advice = "Try again: herdbook pull {subject}"
+    advice = "Try again"

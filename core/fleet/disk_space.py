@@ -45,7 +45,7 @@ def node_not_named(
     if len(lines) > LISTED:
         listed.append(f"and {len(lines) - LISTED} more")
     error = AmbiguousNodeError("", tuple(node for _, node, _ in lines))
-    error.remedy = f"Add --node NAME. Nodes: {'; '.join(listed)}"
+    error.remedy = f"Nodes: {'; '.join(listed)}"
     return error
 
 

@@ -15,6 +15,7 @@ from herdbook.core.errors import (
     NodeAddressError,
     UnknownNodeError,
 )
+from herdbook.core.errors.validation import violation
 from herdbook.core.ollama.address import authorization, base_url, same_server
 from herdbook.core.repository import (
     ATTEMPTS,
@@ -76,7 +77,7 @@ def node_url(node: str, given: str) -> str:
             f"the address of node {node!r}",
             "contains a user or a password, which would be recorded",
             "Leave it out, and name an environment variable that contains the API key: "
-            "--key-env NAME",
+            "key_env in the API, --key-env on the command line",
         )
     return base_url(given)
 
@@ -92,7 +93,9 @@ def check_settings(node: str, settings: NodeSettings) -> NodeSettings:
     try:
         msgspec.convert(msgspec.to_builtins(settings), NodeSettings)
     except msgspec.ValidationError as error:
-        raise _invalid(node, "", f"are not valid: {error}") from error
+        raise _invalid(
+            node, "", f"are not valid: {violation(str(error)).text('a value')}"
+        ) from error
     texts = {
         "tags": [text for pair in settings.tags.items() for text in pair],
         "models": settings.models,
@@ -189,7 +192,7 @@ class Members:
                 raise CallerError(
                     f"node {name!r}",
                     f"already exists, at {node.url}",
-                    f"To change it: herdbook node configure {name}",
+                    "Change its settings instead",
                 )
             known = node.url and node.removed_at is None
             if known and not same_server(node.url, address):
@@ -253,7 +256,7 @@ class Members:
                     raise BusyError(
                         f"node {name!r}",
                         f"has a running operation on {status.name}",
-                        f"Wait until it ends, or: herdbook cancel {status.name}",
+                        "Wait until it ends, or cancel it",
                     )
             return [NodeRemoved()]
 

@@ -15,6 +15,7 @@ import msgspec
 
 from herdbook.core.errors import CallerError, InvalidAddressError
 from herdbook.core.errors.suggestions import did_you_mean
+from herdbook.core.errors.validation import violation
 from herdbook.core.fleet.members import check_settings, node_url
 from herdbook.core.models.sizes import parse_size
 from herdbook.core.models.toml_file import read_toml
@@ -155,7 +156,12 @@ def _settings(origin: str, name: str, table: Mapping[str, object]) -> NodeSettin
     try:
         return msgspec.convert(chosen, NodeSettings)
     except msgspec.ValidationError as error:
-        raise _invalid(origin, name, "", f"has invalid settings: {error}") from error
+        raise _invalid(
+            origin,
+            name,
+            "",
+            f"has invalid settings: {violation(str(error)).text('a value')}",
+        ) from error
 
 
 def _invalid(origin: str, node: str, key: str, problem: str) -> CallerError:

@@ -9,7 +9,6 @@ model and key, and nothing from the file is used.
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
@@ -19,6 +18,7 @@ from typing import Annotated, TypeAlias, TypeVar
 import msgspec
 
 from herdbook.core.errors import InvalidCatalogueError
+from herdbook.core.errors.validation import violation
 from herdbook.core.models.toml_file import read_toml
 from herdbook.projections.roles import ModelRole
 
@@ -253,12 +253,9 @@ def _convert(value: object, type_: type[T], origin: str, where: str) -> T:
     try:
         return msgspec.convert(value, type_)
     except msgspec.ValidationError as error:
-        text, _, key = re.sub(r"`| \| null", "", str(error)).partition(" - at $")
-        unknown = re.fullmatch(r"Object contains unknown field (.+)", text)
-        if unknown:
-            raise _invalid(origin, where, unknown[1], "unknown key") from error
-        reason = text[:1].lower() + text[1:]
-        raise _invalid(origin, where, key.lstrip("."), reason) from error
+        found = violation(str(error).replace(" | null", ""))
+        reason = found.problem.replace("is not known", "unknown key")
+        raise _invalid(origin, where, found.field, reason) from error
 
 
 def _invalid(origin: str, where: str, key: str, reason: str) -> InvalidCatalogueError:

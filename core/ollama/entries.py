@@ -16,6 +16,7 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from herdbook.core.errors import BadAnswerError, InvalidNameError
+from herdbook.core.errors.validation import violation
 from herdbook.core.models.names import canonical_name
 from herdbook.core.ollama.bounds import (
     NULL,
@@ -233,7 +234,9 @@ async def _split(
     try:
         return msgspec.json.decode(body, type=_List).models or []
     except msgspec.ValidationError as error:
-        raise BadAnswerError(node, raw=f"{source}: {error}") from error
+        raise BadAnswerError(
+            node, raw=f"{source}: {violation(str(error)).text('the list')}"
+        ) from error
     except UNREADABLE as error:
         # One entry is not valid JSON: NaN, half a character, nested too deeply.
         found = [one async for one in _pieces(body)]

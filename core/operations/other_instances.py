@@ -212,7 +212,7 @@ def busy_with(name: str, work: Work) -> BusyError:
     return BusyError(
         name,
         f"has a running {work.activity}, started by {work.actor}",
-        f"Wait until it ends, or cancel it: herdbook cancel {name}",
+        "Wait until it ends, or cancel it",
     )
 
 

@@ -262,8 +262,7 @@ class Puller:
         raise BadAnswerError(
             name,
             problem="is not on the server, although the pull succeeded",
-            advice="Another client may have deleted it. To pull it again: "
-            "herdbook pull {subject}",
+            advice="Another client may have deleted it. Pull it again",
         )
 
     def _completed(

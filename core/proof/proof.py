@@ -271,7 +271,7 @@ async def _origin(storage: Storage) -> str:
 
 
 def _empty() -> CallerError:
-    return CallerError("the log", "has no events yet", "Run: herdbook ls")
+    return CallerError("the log", "has no events yet", "Refresh from the server first")
 
 
 async def _event(storage: Storage, position: int) -> tuple[StoredEvent, str]:

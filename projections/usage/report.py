@@ -41,7 +41,7 @@ class UsageRow(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """The usage of one group, or the total.
 
     The quantiles are those of completed requests and differ from the exact ones by at
-    most 2 %. Requests that were recorded together each count with
+    most 2%. Requests that were recorded together each count with
     their mean duration.
 
     Attributes:

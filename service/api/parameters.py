@@ -15,6 +15,7 @@ from litestar.params import PathParameter, QueryParameter
 
 from herdbook.core import Cause, HistoryFilter, ModelStatus, ReadModel
 from herdbook.core.errors.suggestions import did_you_mean
+from herdbook.core.errors.validation import violation
 from herdbook.presentation.event_types import event_type_remedy, parse_event_type
 from herdbook.presentation.model_not_found import similar_models
 from herdbook.presentation.times import Now
@@ -228,7 +229,9 @@ async def strict_body(request: AnyRequest, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(await request.body(), type=kind)
     except msgspec.MsgspecError as error:
-        raise BadRequestError("the body", f"is not valid: {error}") from error
+        raise BadRequestError(
+            "the body", f"is not valid: {violation(str(error)).text('it')}"
+        ) from error
 
 
 def check_parameters(request: AnyRequest) -> None:

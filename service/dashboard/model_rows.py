@@ -178,7 +178,7 @@ def _progress(
     completed = progress.completed_bytes
     figures = wording.joined(
         [
-            f"{wording.percent(completed, total)} %",
+            f"{wording.percent(completed, total)}%",
             wording.of_text(completed, total),
             wording.rate_text(progress.rate_bytes_s),
             wording.left_text(progress.eta_s),

@@ -62,8 +62,7 @@ def test_sentence_has_subject_state_and_remedy_in_one_line() -> None:
     result = errors.shape(ModelNotFoundError("mistral:9b", where="node 'local'"))
 
     assert errors.sentence(result) == (
-        "herdbook: mistral:9b is not on node 'local'. "
-        "To pull it: herdbook pull mistral:9b   (exit 3)"
+        "herdbook: mistral:9b is not on node 'local'. Pull it first   (exit 3)"
     )
 
 
@@ -162,7 +161,7 @@ def test_errors_in_json_have_the_parts(
         "code": "model_not_found",
         "subject": "nope:latest",
         "state": "is not on node 'local'",
-        "remedy": "To pull it: herdbook pull nope:latest",
+        "remedy": "Pull it first",
         "exit": 3,
     }
 

@@ -163,7 +163,7 @@ async def test_work_of_a_dead_process_is_reported_with_a_remedy(tmp_path: Path) 
     dead = found["instances"][-1]
     assert dead.level is Level.NOTICE
     assert "during an operation on llama3.1:latest: pull interrupted" in dead.what
-    assert dead.remedy == "To resume, run: herdbook pull llama3.1:latest"
+    assert dead.remedy == "Pull it again to resume"
 
 
 async def test_other_processes_using_the_log_are_counted(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ async def test_model_without_weights_is_a_problem() -> None:
 
     assert found.level is Level.PROBLEM
     assert "its weights are missing" in found.what
-    assert found.remedy == "Pull it again: herdbook pull llava:7b"
+    assert found.remedy == "Pull it again"
 
 
 async def test_model_with_a_truncated_manifest_is_a_problem() -> None:
@@ -257,8 +257,8 @@ async def test_model_in_error_is_reported_with_its_last_failure() -> None:
         (found,) = await checked(manager, "errors")
 
     assert found.level is Level.WARNING
-    assert found.what.startswith("no-such:1b failed:")
-    assert found.remedy.endswith("herdbook pull no-such:1b")
+    assert found.what.startswith("no-such:1b cannot be pulled:")
+    assert found.remedy == "Once that is fixed, pull it again"
 
 
 async def test_older_server_is_reported_with_what_it_lacks() -> None:

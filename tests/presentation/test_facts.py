@@ -49,7 +49,7 @@ def test_unknown_expiry_is_not_shown() -> None:
     [
         (0, "2.0 GB, CPU"),
         (2_000_000_000, "2.0 GB, GPU"),
-        (500_000_000, "2.0 GB, 500 MB of 2.0 GB (25 %) on the GPU"),
+        (500_000_000, "2.0 GB, 500 MB of 2.0 GB (25%) on the GPU"),
     ],
 )
 def test_memory_says_where_it_is(vram: int, result: str) -> None:
@@ -72,10 +72,10 @@ def test_weights_are_shared_with_who_is_there() -> None:
 @pytest.mark.parametrize(
     ("kind", "remedy"),
     [
-        ("disk_full", "Free space on the server, then run: herdbook pull a:1"),
+        ("disk_full", "Free space on the server, then pull it again"),
         ("out_of_memory", "Unload other models, or set a smaller num_ctx"),
         ("not_in_registry", "Check the name and the tag at https://ollama.com/search"),
-        ("stalled", "To resume, run: herdbook pull a:1"),
+        ("stalled", "Pull it again to resume"),
         ("a_word_of_tomorrow", ""),
     ],
 )

@@ -104,7 +104,7 @@ async def _not_named(
     error = node_not_named(await fleet.now(), wanted, keep=keep, now=datetime.now(UTC))
     error.subject = "herdbook free"
     named = f"herdbook free {size} --node {error.nodes[0]}"
-    error.remedy = error.remedy.replace("Add --node NAME", f"Choose one: {named}")
+    error.remedy = f"Choose one: {named}. {error.remedy}"
     return error
 
 

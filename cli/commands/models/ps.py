@@ -106,11 +106,11 @@ def _memory(runner: Runner | None) -> tuple[str, str]:
 
 
 def _processor(runner: Runner) -> str:
-    """Return the split between GPU and CPU: ``100 % GPU``, ``48 % CPU, 52 % GPU``."""
+    """Return the split between GPU and CPU: ``100% GPU``, ``48% CPU, 52% GPU``."""
     if not runner.size_vram_bytes:
-        return "100 % CPU"
+        return "100% CPU"
     gpu = wording.percent(runner.size_vram_bytes, runner.size_bytes)
-    return "100 % GPU" if gpu == 100 else f"{100 - gpu} % CPU, {gpu} % GPU"
+    return "100% GPU" if gpu == 100 else f"{100 - gpu}% CPU, {gpu}% GPU"
 
 
 def _total(loaded: LoadedModels) -> str:

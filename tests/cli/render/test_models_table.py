@@ -75,7 +75,7 @@ PULLING = (
 def test_a_pull_is_shown_below_its_model() -> None:
     assert shown(moment_of(*PULLING)) == [
         f"gemma3:27b   pulling   17.4 GB   128k   vision   {wording.NOTHING}",
-        "  pull 37 %   6.6 of 17.4 GB   by cli:ann, 1 min ago",
+        "  pull 37%   6.6 of 17.4 GB   by cli:ann, 1 min ago",
     ]
 
 

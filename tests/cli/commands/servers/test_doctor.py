@@ -34,7 +34,7 @@ def test_doctor_shows_the_remedy_below_each_problem(
 
     assert answer.code == 1
     assert "its weights are missing" in lines[at]
-    assert lines[at + 1] == "  Pull it again: herdbook pull smollm2:135m"
+    assert lines[at + 1] == "  Pull it again"
 
 
 @pytest.mark.usefixtures("no_server")

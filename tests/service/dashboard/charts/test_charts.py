@@ -103,7 +103,7 @@ def test_memory_bar_has_a_piece_for_each_runner() -> None:
     assert title is not None
     assert title.text == (
         "8.0 GB of memory in use: "
-        "big 6.0 GB, 3.0 of 6.0 GB (50 %) on the GPU; c 2.0 GB, CPU"
+        "big 6.0 GB, 3.0 of 6.0 GB (50%) on the GPU; c 2.0 GB, CPU"
     )
 
 
@@ -140,7 +140,7 @@ def test_progress_bar_is_as_long_as_the_share() -> None:
 
     done = [r.get("width") for r in bar.iter(f"{SVG}rect") if r.get("class") == "done"]
     assert done == ["37.931%"]
-    assert bar.get("aria-label") == "6.6 of 17.4 GB (37 %)"
+    assert bar.get("aria-label") == "6.6 of 17.4 GB (37%)"
 
 
 def test_density_strip_is_high_where_events_are_dense() -> None:
