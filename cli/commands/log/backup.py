@@ -54,7 +54,7 @@ async def backup(
     if made.archives:
         files = ", ".join(made.archives)
         invocation.screen.write(
-            f"The backup does not include the archives. Copy them too:{files}"
+            f"The backup does not include the archives. Copy them too: {files}"
         )
     return DONE
 

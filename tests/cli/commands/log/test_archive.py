@@ -45,7 +45,7 @@ def test_archive_is_planned_made_signed_and_not_made_twice(
     assert len(listed) == LENGTH + 1
     copied = herdbook("backup", str(tmp_path / "copy.db"))
     assert (
-        f"The backup does not include the archives. Copy them too:{file.name}"
+        f"The backup does not include the archives. Copy them too: {file.name}"
         in copied.out
     )
 
