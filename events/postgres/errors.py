@@ -224,7 +224,7 @@ def translate(error: psycopg.Error, subject: str) -> StoreError:
     code = error.sqlstate or ""
     if code[:3] == "57P" or code[:2] == "08" or not code:  # the session has ended
         return ConnectionLostError(
-            subject, f"lost the connection: {text_of(error)}", CHECK_ADDRESS
+            subject, f"lost the connection: {_reason_of(error)}", CHECK_ADDRESS
         )
     known = _BY_STATE.get(code) or _BY_STATE.get(code[:2])
     if known is None:
@@ -240,6 +240,14 @@ def translate_connecting(error: Exception, subject: str) -> StoreUnavailableErro
         if known.text in text:
             return known.kind(subject, known.state, known.remedy)
     return NoConnectionError(subject, f"cannot be reached: {text}", CHECK_ADDRESS)
+
+
+def _reason_of(error: psycopg.Error) -> str:
+    """Return why a connection was lost, without the guesses that libpq adds."""
+    text = text_of(error)
+    if "server closed the connection unexpectedly" in text:
+        return "the server closed it"
+    return text.partition("; ")[0].rstrip(".")
 
 
 def text_of(error: Exception) -> str:

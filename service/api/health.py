@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from importlib import metadata
 from typing import Final
@@ -10,7 +11,7 @@ from litestar import Response, get
 from litestar.handlers.base import BaseRouteHandler
 from litestar.openapi import ResponseSpec
 
-from herdbook.core import NodeAddressError, StoreError
+from herdbook.core import NodeAddressError, StoreError, StoreUnavailableError
 from herdbook.service.api import schemas as answers
 from herdbook.service.api.responses import READS
 from herdbook.service.context import Service, service_of
@@ -22,6 +23,12 @@ from herdbook.service.middleware import authenticator_of
 _TAG: Final = ["Health"]
 VERSION: Final = metadata.version("herdbook")
 """Herdbook's version."""
+
+READY_WITHIN_S: Final = 2.0
+"""Time that a check of readiness waits for the log, seconds.
+
+Calls wait longer for a database that fails over; load balancers do not.
+"""
 
 
 @get("/healthz", responses=READS, tags=_TAG, operation_id="getHealth")
@@ -57,11 +64,13 @@ async def readyz(request: AnyRequest) -> Response[answers.Ready]:
     failing = (*tasks, *kept, *_token_file(request), *_nodes(service))
     upkeep = tuple(service.upkeep.statuses())
     try:
-        read_models = await service.read_models()
-        reconcilers = await service.fleet.reconcilers()
-    except StoreError as error:
+        async with asyncio.timeout(READY_WITHIN_S):
+            read_models = await service.read_models()
+            reconcilers = await service.fleet.reconcilers()
+    except (StoreError, TimeoutError) as error:
+        known = error if isinstance(error, StoreError) else StoreUnavailableError
         unready = answers.Ready(
-            status=error.code,
+            status=known.code,
             position=None,
             node_reached=None,
             failing=failing,

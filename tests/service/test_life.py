@@ -24,6 +24,7 @@ from support.service_program import (
 
 from herdbook.core import RunningOperation, StoreUnavailableError
 from herdbook.sandbox import RealClock, World
+from herdbook.service.api import health
 from herdbook.service.app import composed
 
 HERE = "gemma3:4b"
@@ -308,6 +309,22 @@ async def test_readiness_names_a_live_stream_that_lost_the_log(
             async with asyncio.timeout(10):
                 while (await http.get("/readyz")).status_code != 200:
                     await asyncio.sleep(0.01)
+
+
+async def test_readiness_is_refused_at_once_if_the_log_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "READY_WITHIN_S", 0.05)
+    async with composed(tmp_path / "herd.db", ollama="127.0.0.1:9") as (made, app):
+        transport = httpx.ASGITransport(app=cast("Any", app))
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://127.0.0.1:11435"
+        ) as http:
+            monkeypatch.setattr(made.fleet, "now", asyncio.Event().wait)
+            unready = await http.get("/readyz")
+
+    assert unready.status_code == 503
+    assert unready.json()["status"] == "store_unavailable"
 
 
 async def lost() -> NoReturn:

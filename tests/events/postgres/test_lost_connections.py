@@ -82,6 +82,7 @@ async def test_outcome_is_unknown_while_the_server_is_away(
         with pytest.raises(OutcomeUnknownError) as caught:
             await store.append("model/n/m", [new], 1)
         assert caught.value.event_ids == (new.event_id,)
+        assert "lost the connection: the server closed it" in str(caught.value)
         with pytest.raises(StoreUnavailableError, match="cannot be reached") as refused:
             await store.append("model/n/m", [event()], ANY)
         assert not isinstance(refused.value, OutcomeUnknownError)
