@@ -11,7 +11,7 @@ detects that too.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -49,11 +49,17 @@ from herdbook.events.recorded import (
     canonical_bytes,
     chained_hash,
 )
+from herdbook.events.shared.pages import PAGE
 from herdbook.events.store import ArchivedStore, EventStore, Head
-from herdbook.events.streams import model_of
+from herdbook.events.streams import model_of, node_of
 
-MOST_UNREADABLE = 100
+MOST_FINDINGS = 1_000
+"""Maximum number of findings of one kind that are listed; the others are counted."""
+
+MOST_UNREADABLE = 10_000
 """Maximum number of unreadable rows, after which reading stops."""
+
+_HASH = re.compile("[0-9a-f]{64}")
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +70,9 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         head: Position and hash of the last event.
         set_back: Number of events recorded earlier than their predecessor. Clocks
             may be set back, so this is not a finding.
-        findings: Problems in order of position; empty for a sound log.
+        findings: Problems in order of position, at most ``MOST_FINDINGS`` of each kind;
+            empty for a sound log.
+        omitted: How many more findings there are.
         missing: Which archives were missing, so that their events were not verified;
             empty if all events were.
     """
@@ -73,6 +81,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     head: Head
     set_back: int
     findings: tuple[Finding, ...]
+    omitted: int = 0
     missing: str = ""
 
 
@@ -116,6 +125,8 @@ class _Check:
     ) -> None:
         self._is_canonical = is_canonical
         self.findings: list[Finding] = []
+        self.omitted = 0
+        self._found: Counter[Kind] = Counter()
         self.events = 0
         self.unreadable = 0
         self.set_back = 0
@@ -125,6 +136,8 @@ class _Check:
             if at > 0:
                 self._anchors[at].add(hash_)
         self._streams: dict[str, _Stream] = {}
+        self.stopped = False
+        self._unplaced = 0  # unreadable rows whose stream is not known
         self._knows_all_streams = True
         self._recorded_at = ""
         self._second = ""  # the last one of a valid time, such as 2026-01-02T03:04:05.
@@ -155,10 +168,19 @@ class _Check:
 
     def find(self, position: int, kind: Kind, message: str) -> None:
         """Add a finding."""
-        self.findings.append(Finding(position=position, kind=kind, message=message))
+        self._add(Finding(position=position, kind=kind, message=message))
+
+    def _add(self, finding: Finding) -> None:
+        self._found[finding.kind] += 1
+        if self._found[finding.kind] <= MOST_FINDINGS:
+            self.findings.append(finding)
+        else:
+            self.omitted += 1
 
     def skip(self, position: int, message: str, event: RecordedEvent | None) -> None:
         """Add a finding for a row that cannot be read, and continue after it.
+
+        The hash of the row, if that can be read, continues the chain.
 
         Args:
             position: Position of the row.
@@ -168,16 +190,32 @@ class _Check:
         """
         self.unreadable += 1
         self.find(position, Kind.UNREADABLE, message)
-        self.head = Head(position, "")
-        if event is None or event.stream not in self._streams:
+        self.stopped = self.unreadable == MOST_UNREADABLE
+        if self.stopped:
+            last = f"{MOST_UNREADABLE:,} events cannot be read"
+            self.find(position, Kind.FILE, f"is the last one that was checked: {last}")
+        readable = event is not None and _HASH.fullmatch(event.hash)
+        self.head = Head(position, event.hash if event and readable else "")
+        for anchored in self._anchors.pop(position, ()):
+            if anchored != self.head.hash:
+                self.find(position, Kind.ANCHOR, _contradicts(anchored))
+        key = model_of(event.stream) if event is not None else None
+        if event is None or (key is None and node_of(event.stream) is None):
+            self._unplaced += 1
             return
-        before = self._streams[event.stream]
+        self._check_name(position, event.stream)
+        before = self._before(event.stream)
         after = None
         if event.type in EVENTS and before.lifecycle is not None:
             after = fold(before.lifecycle, event.type)
-        self._streams[event.stream] = _Stream(
-            before.version + 1, after, before.is_model
-        )
+        known = event.stream in self._streams or self._knows_all_streams
+        version = before.version + 1 if known else event.version
+        self._streams[event.stream] = _Stream(version, after, key is not None)
+
+    def _before(self, stream: str) -> _Stream:
+        """Return what is known about a stream before its next event."""
+        unknown = _Stream(lifecycle=INITIAL if self._knows_all_streams else None)
+        return self._streams.get(stream, unknown)
 
     def check(self, event: StoredEvent) -> None:
         """Check an event, and update the state with it."""
@@ -240,6 +278,7 @@ class _Check:
 
     def _check_each(self, event: StoredEvent) -> None:
         """Run each check on its own, and note all findings."""
+        self._check_name(event.position, event.stream)
         for kind, message in (
             *self._check_chain(event),
             *self._check_version(event),
@@ -247,7 +286,8 @@ class _Check:
             *_check_times(event),
         ):
             self.find(event.position, kind, message)
-        self.findings += self._check_stream(event)
+        for finding in self._check_stream(event):
+            self._add(finding)
 
     def _check_chain(self, event: StoredEvent) -> Iterator[tuple[Kind, str]]:
         if event.position != self.head.position + 1:
@@ -259,23 +299,27 @@ class _Check:
             if anchored != event.hash:
                 yield Kind.ANCHOR, _contradicts(anchored)
 
+    def _check_name(self, position: int, stream: str) -> None:
+        key = model_of(stream)
+        is_new = stream not in self._streams
+        if is_new and key is not None and not self._is_canonical(key.name):
+            self._add(not_canonical(position, stream))
+
     def _check_version(self, event: StoredEvent) -> Iterator[tuple[Kind, str]]:
         if not self._knows_all_streams and event.stream not in self._streams:
             return
-        version = self._streams.get(event.stream, _Stream()).version
-        if event.version != version + 1:
-            yield Kind.VERSION, f"follows version {version} of {event.stream}"
+        before = self._before(event.stream)
+        gap = event.version - before.version - 1
+        if 0 < gap <= self._unplaced:  # unreadable rows may be of this stream
+            self._unplaced -= gap
+            self._streams[event.stream] = _Stream(before.version, None, before.is_model)
+        elif gap:
+            yield Kind.VERSION, f"follows version {before.version} of {event.stream}"
 
     def _check_stream(self, event: StoredEvent) -> Iterator[Finding]:
         """Check an event against its stream, and update the stream."""
         at, type_, stream = event.position, event.type, event.stream
-        is_new = stream not in self._streams
-        unknown = _Stream(lifecycle=INITIAL if self._knows_all_streams else None)
-        before = self._streams.get(stream, unknown).lifecycle
-        key = model_of(stream)
-        if is_new and key is not None and not self._is_canonical(key.name):
-            yield not_canonical(at, stream)
-        after = before
+        after = before = self._before(stream).lifecycle
         if not belongs(type_, stream):
             yield wrong_stream(at, type_, stream)
         elif type_ in EVENTS and before is None:
@@ -284,10 +328,13 @@ class _Check:
             after = fold(before, type_)
             if type_ not in TRANSITIONS[before]:
                 yield illegal_event(at, type_, stream, before, after)
-        self._streams[stream] = _Stream(event.version, after, key is not None)
+        is_model = model_of(stream) is not None
+        self._streams[stream] = _Stream(event.version, after, is_model)
 
     def finish(self, begin: Head, end: Head) -> None:
         """Compare the last event with the head row before and after the read."""
+        if self.stopped:
+            return
         for position in self._anchors:
             self.find(position, Kind.ANCHOR, "is missing, but has an anchor")
         if self.head.position < begin.position:
@@ -366,6 +413,7 @@ async def verify(
     return Verification(
         events=check.events,
         head=check.head,
+        omitted=check.omitted,
         missing="; ".join(check.missing),
         set_back=check.set_back,
         findings=tuple(sorted(check.findings, key=lambda finding: finding.position)),
@@ -405,17 +453,17 @@ async def _read(
         except UNREADABLE as error:
             position, limit = await _skip_archive(store, check, error, position)
         except CorruptLogError as error:
-            if limit is None:  # somewhere in the next page: read one by one
+            if limit != 1:  # somewhere in the next rows: read one
                 limit = 1
                 continue
             position += 1
-            limit = None
             check.skip(position, str(error), await _readable_columns(store, position))
-            if position >= begin.position or check.unreadable == MOST_UNREADABLE:
+            if check.stopped or position >= begin.position:
                 return
         else:
             if limit is None or position == before:
                 return
+            limit = limit * 2 if limit < PAGE else None  # sound again
 
 
 async def _skip_archive(

@@ -322,12 +322,16 @@ async def as_of_nodes(
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
-    """The output of ``verify``; ``anchors`` counts those that were compared."""
+    """The output of ``verify``.
+
+    ``omitted`` counts findings that are not listed, ``anchors`` those compared.
+    """
 
     events: int
     position: int
     hash: str
     findings: tuple[Finding, ...]
+    omitted: int
     missing: str
     anchors: int
     signatures_checked: bool

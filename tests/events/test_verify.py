@@ -32,7 +32,6 @@ from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY, Head
 from herdbook.events.testing.base import OCCURRED_AT, event
 from herdbook.events.verify import (
-    MOST_UNREADABLE,
     Verification,
     _Check,
     _is_time,
@@ -161,7 +160,7 @@ def test_any_altered_character_is_found(
         ),
         (
             "UPDATE events SET actor = CAST(x'ff' AS TEXT) WHERE position = 2",
-            [(2, Kind.UNREADABLE), (4, Kind.VERSION)],
+            [(2, Kind.UNREADABLE)],
         ),
         (
             "UPDATE events SET actor = CAST(x'ff' AS TEXT) WHERE position = 6",
@@ -252,12 +251,69 @@ async def test_damaged_index_is_found(path: Path) -> None:
     assert (0, Kind.FILE) in await kinds(path)
 
 
-async def test_log_of_which_nothing_can_be_read_ends(path: Path) -> None:
-    await fill(path, MOST_UNREADABLE)
+@pytest.mark.parametrize(
+    "column", [c for c in COLUMNS if c not in {"position", "version", "schema"}]
+)
+async def test_each_damaged_event_is_found_and_no_other(
+    path: Path, column: str
+) -> None:
+    for position in (1, 2, 4, 6):
+        damaged = f"CAST(x'ff0{position}' AS TEXT)"
+        alter(path, f"UPDATE events SET {column} = {damaged} WHERE position={position}")
+    found = await verified(path)
+    assert found.events == 2
+    assert [(one.position, one.kind) for one in found.findings if one.position] == [
+        (position, Kind.UNREADABLE) for position in (1, 2, 4, 6)
+    ]
+    assert all(column in one.message for one in found.findings if one.position)
+
+
+async def test_hash_of_a_damaged_event_continues_the_chain(path: Path) -> None:
+    alter(
+        path,
+        "UPDATE events SET actor = CAST(x'ff' AS TEXT) WHERE position = 2",
+        "UPDATE events SET actor = 'somebody else' WHERE position = 3",
+    )
+    anchors = [Head(2, "a" * 64)]
+    assert await kinds(path, *anchors) == [
+        (2, Kind.UNREADABLE),
+        (2, Kind.ANCHOR),
+        (3, Kind.HASH),
+    ]
+
+
+async def test_findings_of_each_kind_are_listed_up_to_a_limit(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("herdbook.events.verify.MOST_FINDINGS", 2)
+    alter(
+        path,
+        "UPDATE events SET actor = CAST(x'ff' AS TEXT) WHERE position < 5",
+        "UPDATE events SET actor = 'x' WHERE position > 4",
+    )
+    found = await verified(path)
+    assert [(one.position, one.kind) for one in found.findings] == [
+        (1, Kind.UNREADABLE),
+        (2, Kind.UNREADABLE),
+        (5, Kind.HASH),
+        (6, Kind.HASH),
+    ]
+    assert found.omitted == 2
+
+
+async def test_reading_stops_after_a_limit_and_says_so(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("herdbook.events.verify.MOST_UNREADABLE", 3)
     alter(path, "UPDATE events SET actor = CAST(x'ff' AS TEXT)")
-    found = await kinds(path)
-    unreadable = [at for at, kind in found if kind is Kind.UNREADABLE]
-    assert unreadable == list(range(1, MOST_UNREADABLE + 1))
+    found = (await verified(path)).findings
+    assert [(one.position, one.kind) for one in found] == [
+        *((position, Kind.UNREADABLE) for position in (1, 2, 3)),
+        (3, Kind.FILE),
+    ]
+    assert found[-1].message == (
+        "is the last one that was checked: 3 events cannot be read"
+    )
 
 
 async def test_log_that_does_not_match_its_head_refuses_appends(path: Path) -> None:

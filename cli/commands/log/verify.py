@@ -95,6 +95,7 @@ async def verify(
                 position=found.head.position,
                 hash=found.head.hash,
                 findings=found.findings,
+                omitted=found.omitted,
                 missing=found.missing,
                 anchors=len(heads) + len(made),
                 signatures_checked=bool(public),
@@ -141,6 +142,8 @@ def _write_findings(screen: Screen, found: Verification, seconds: float) -> None
     ]
     columns = (Column("AT", right=True), Column("KIND"), Column("MESSAGE"))
     screen.write_table(columns, rows, headers=False)
+    if found.omitted:
+        screen.write(f"and {counted(found.omitted, 'more finding')}, not listed")
     if found.missing:
         screen.write(f"not verified: {found.missing}")
     screen.write(_summary(found, seconds))
@@ -165,5 +168,5 @@ def _summary(found: Verification, seconds: float) -> str:
         condition = "chain intact except in missing archives"
     return (
         f"{counted(found.events, 'event')}, {condition}, head {found.head.hash[:8]}…, "
-        f"{counted(len(found.findings), 'finding')}, {seconds:.2f} s"
+        f"{counted(len(found.findings) + found.omitted, 'finding')}, {seconds:.2f} s"
     )
