@@ -11,15 +11,15 @@ def fetch_text(cost: PullCost) -> str:
     """Return the download size of a pull or an update."""
     size = cost.fetch.size_bytes
     if size is None:
-        return f"download size unknown ({cost.fetch.note})"
+        return f"download size {cost.fetch.note}"
     kind = "update" if cost.update else "download"
     return f"{kind} of up to {bytes_text(size)} (catalogue)"
 
 
 def free_text(free: Figure) -> str:
-    """Return the free space on the disk of the server."""
+    """Return the free space on the disk of the server; empty if it is not known."""
     if free.size_bytes is None:
-        return f"free disk unknown ({free.note})"
+        return ""
     return f"{bytes_text(free.size_bytes)} free in {free.note}"
 
 
@@ -29,7 +29,7 @@ def needed_text(cost: LoadCost) -> str:
         return "already loaded"
     size = cost.size.size_bytes
     if size is None:
-        return f"size unknown ({cost.size.note})"
+        return f"size unknown: {cost.size.note}"
     return f"needs at least {bytes_text(size)} of memory"
 
 

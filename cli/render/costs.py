@@ -42,11 +42,11 @@ def line_of(cost: PullCost | LoadCost, *, alone: bool) -> str | None:
 
     Args:
         cost: The cost.
-        alone: Whether the cost is the whole answer; then it also says what is unknown.
+        alone: Whether the cost is the whole answer; then it also says that the size of
+            a download is unknown.
     """
     if isinstance(cost, PullCost):
         fetch = fetch_text(cost) if alone or cost.fetch.size_bytes is not None else ""
-        free = free_text(cost.free) if alone or cost.free.size_bytes is not None else ""
-        parts = [part for part in (fetch, free) if part]
+        parts = [part for part in (fetch, free_text(cost.free)) if part]
         return f"{cost.name}: {'; '.join(parts)}" if parts else None
     return f"{cost.name}: {needed_text(cost)}; {held_text(cost)}"
