@@ -11,6 +11,7 @@ from typing import Final
 
 from herdbook.core import Clock, Fleet, ManagerSettings, ModelManager, ReadModel
 from herdbook.core.concurrency.supervisor import TaskStatus
+from herdbook.core.desired.desired import read
 from herdbook.core.errors import AmbiguousNodeError, UnknownNodeError
 from herdbook.core.fleet import queries
 from herdbook.core.upkeep.upkeep import Upkeep
@@ -101,6 +102,17 @@ class Service:
     def background_tasks(self) -> list[TaskStatus]:
         """Return the status of the background tasks of nodes, log and service."""
         return [*self.fleet.background_tasks(), *self.live.background_tasks()]
+
+    async def desired_models(self) -> list[str]:
+        """Return the names of the models in the desired set of the settings.
+
+        Raises:
+            InvalidDesiredError: The file cannot be read or is not valid.
+        """
+        file = self.settings.desired
+        if file is None:
+            return []
+        return [one.name for one in (await asyncio.to_thread(read, file)).models]
 
     async def readings(self) -> Readings:
         """Return the current values of the gauges.

@@ -23,6 +23,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
         token_file: The file that ``tokens`` contains; changes to it apply while the
             service runs. None to use ``tokens`` only.
         hosts: Allowed values of the ``Host`` header, besides the loopback names.
+        desired: File of a desired set. Its models are never proposed for deletion; it
+            is read for each proposal. None for none.
         read_only: Refuse every change.
         secure: The service is reached through an HTTPS proxy: set secure cookies.
         banner: A text at the top of every page; empty for none.
@@ -43,6 +45,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     tokens: tuple[Token, ...] = ()
     token_file: Path | None = None
     hosts: tuple[str, ...] = ()
+    desired: Path | None = None
     read_only: bool = False
     secure: bool = False
     banner: str = ""

@@ -13,6 +13,7 @@ import msgspec
 from herdbook.cli.errors import UsageError, from_extra
 from herdbook.cli.invocation import READ_TIMEOUT_S, Invocation
 from herdbook.core import ManagerSettings, ModelManager
+from herdbook.core.desired import desired
 from herdbook.core.log.location import LogLocation
 from herdbook.core.log.storage import log_exists
 from herdbook.core.upkeep.anchors import AnchorSchedule
@@ -120,6 +121,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
         port: Port to listen on.
         tokens: File with the token hashes.
         hosts: Accepted host names.
+        desired: File of a desired set whose models are kept.
         read_only: Whether to refuse every change.
         secure: Whether clients connect through HTTPS.
         resume_pulls: Whether to resume interrupted pulls.
@@ -136,6 +138,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     tokens: Path | None
     hosts: tuple[str, ...]
+    desired: Path | None
     read_only: bool
     secure: bool
     resume_pulls: bool
@@ -152,13 +155,17 @@ async def serve(invocation: Invocation, given: ServeOptions) -> None:
     """Print the address, then serve until a signal arrives."""
     configure(log_format=given.log_format, verbose=invocation.verbose)
     tokens = take_from_environment(os.environ)
-    load_tokens(given.tokens, tokens)  # an invalid file fails before anything starts
+    # An invalid file fails before anything starts.
+    load_tokens(given.tokens, tokens)
+    if given.desired is not None:
+        desired.read(given.desired)
     settings = ServiceSettings(
         host=given.host,
         port=given.port,
         tokens=tokens,
         token_file=given.tokens,
         hosts=given.hosts,
+        desired=given.desired,
         read_only=given.read_only,
         secure=given.secure,
     )

@@ -74,19 +74,21 @@ async def propose_free(
 ) -> shapes.FreedSpace:
     """Propose models to delete to free disk space. Nothing is deleted.
 
-    The least recently used go first. Models that are pinned, loaded or in use are
-    never proposed, nor are models that share weights with one of them. A model that is
+    The least recently used go first. Models that are pinned, loaded, in use or in the
+    desired set of the service (`herdbook serve --desired`) are never proposed, nor are
+    models that share weights with one of them. A model that is
     loaded without expiry and has not been used for a day does not count as in use. With
     several nodes, a request without a node is refused; the error says what each node
     would free.
     """
     wanted = _bytes_of(size)
     service = service_of(request)
+    names = [*(keep or ()), *await service.desired_models()]
     read_models, now = await service.read_models(node=node), service.clock.now()
     if len(read_models) > 1:
-        raise node_not_named(read_models, wanted, keep=keep or (), now=now)
+        raise node_not_named(read_models, wanted, keep=names, now=now)
     read_model = read_models[0]
-    kept = [read_model.spelled(name) for name in keep or ()]
+    kept = [read_model.spelled(name) for name in names]
     proposal = free_space(read_model.statuses(), wanted, keep=kept, now=now)
     return shapes.freed_space(proposal)
 
@@ -98,16 +100,21 @@ async def free(
     """Delete models that the proposal names, and no others. Needs the role admin.
 
     A model that cannot be deleted does not stop the others. Models that the proposal
-    does not name, because they are pinned, loaded or in use, are kept.
+    does not name, because they are pinned, loaded, in use or in the desired set of the
+    service, are kept.
     """
     principal, service = require(request, Role.ADMIN), service_of(request)
     read_model = await service.read_model(node=node)
     manager = service.fleet.manager(read_model.node)
+    desired = await service.desired_models()
     names = list(dict.fromkeys(read_model.spelled(name) for name in data.models))
     proposed = {
         step.name
         for group in free_space(
-            read_model.statuses(), 0, now=service.clock.now()
+            read_model.statuses(),
+            0,
+            keep=[read_model.spelled(name) for name in desired],
+            now=service.clock.now(),
         ).alternatives
         for step in group.steps
     }
@@ -141,7 +148,8 @@ def _bytes_of(text: str) -> int:
 def _kept(name: str) -> BulkResult:
     error = ModelKeptError(
         name,
-        "is absent, pinned, loaded or in use, or shares its weights with such a model",
+        "is absent, pinned, loaded, in use or in the desired set, "
+        "or shares its weights with such a model",
         f"See the proposal, or delete it with DELETE /v1/models/{name}",
     )
     return BulkResult(name=name, done=False, error=problem_of(error))

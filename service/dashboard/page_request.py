@@ -99,6 +99,15 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
         """The time that the page shows; texts are relative to it."""
         return self.present if self.at is None else Now(self.at, self.present.zone)
 
+    async def desired_models(self) -> list[str]:
+        """Return the models in the desired set of the service, as the node names them.
+
+        Raises:
+            InvalidDesiredError: The file of the desired set is not valid.
+        """
+        desired = await self.service.desired_models()
+        return [self.read_model.spelled(name) for name in desired]
+
     def off(self, needed: Role = Role.OPERATE) -> str:
         """Return why actions are disabled here; empty if they are not.
 

@@ -46,6 +46,13 @@ async def serve(  # noqa: PLR0913 - the options of a verb
     port: Port = 11435,
     tokens: TokenFile = None,
     allow_host: AllowedHosts = None,
+    desired: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Never propose to delete the models named in a desired set.",
+        ),
+    ] = None,
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Refuse all changes.")
     ] = False,
@@ -141,6 +148,7 @@ async def serve(  # noqa: PLR0913 - the options of a verb
         port=port,
         tokens=tokens,
         hosts=tuple(allow_host or ()),
+        desired=desired,
         read_only=read_only,
         secure=https,
         resume_pulls=resume_pulls,

@@ -5,7 +5,7 @@ It has two steps: a page that lists every model and its bytes, and a form that a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
 from litestar import Response, get, post
@@ -97,7 +97,8 @@ async def confirm_bulk(request: AnyRequest) -> Response[str]:
     names = _names(page.read_model, [str(name) for name in chosen])
     page.require(_needed(action), f"{len(names)} models", "cannot be changed")
     statuses = [page.read_model.status(name) for name in names]
-    consequences, total = _EFFECTS[action](page, statuses)
+    desired = await page.desired_models()
+    consequences, total = _EFFECTS[action](page, statuses, desired)
     changed = [each.name for each in consequences if not each.skipped]
     verb = f"{_LABELS[action]} {wording.counted(len(changed), 'model')}"
     return await render(
@@ -162,8 +163,15 @@ async def perform_bulk(request: AnyRequest) -> Response[str]:
     )
 
 
-def kept_because(status: ModelStatus) -> str:
-    """Return why a model should not be deleted; empty if nothing speaks against it."""
+def kept_because(status: ModelStatus, desired: Collection[str]) -> str:
+    """Return why a model should not be deleted; empty if nothing speaks against it.
+
+    Args:
+        status: The model.
+        desired: Names of the models in the desired set of the service.
+    """
+    if status.name in desired:
+        return "in the desired set"
     if status.settings.get("pinned") is True:
         return "pinned"
     if status.activity is not None or status.updating:
@@ -206,7 +214,9 @@ def _needed(action: BulkAction) -> Role:
 Consequences = tuple[list[Consequence], str]
 
 
-def _delete_effects(page: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
+def _delete_effects(
+    page: PageRequest, statuses: Sequence[ModelStatus], desired: Collection[str]
+) -> Consequences:
     names = [status.name for status in statuses]
     steps = {s.name: s for s in deletions(page.read_model.statuses(), names)}
     effects = []
@@ -227,7 +237,7 @@ def _delete_effects(page: PageRequest, statuses: Sequence[ModelStatus]) -> Conse
             text = "frees nothing: runs in the cloud"
         else:
             text = f"same weights as {wording.listed(step.shared_with)}"
-        notes = kept_because(status)
+        notes = kept_because(status, desired)
         effects.append(
             Consequence(
                 status.name, f"{text}; {notes}" if notes else text, warns=bool(notes)
@@ -239,7 +249,9 @@ def _delete_effects(page: PageRequest, statuses: Sequence[ModelStatus]) -> Conse
     return effects, f"This frees {bytes_text(frees)} on disk. {whose} history is kept."
 
 
-def _unload_effects(_: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
+def _unload_effects(
+    _: PageRequest, statuses: Sequence[ModelStatus], __: Collection[str]
+) -> Consequences:
     effects = [
         Consequence(
             status.name,
@@ -255,7 +267,9 @@ def _unload_effects(_: PageRequest, statuses: Sequence[ModelStatus]) -> Conseque
     return effects, f"This frees {frees} of memory. The next use of a model loads it."
 
 
-def _pull_effects(_: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
+def _pull_effects(
+    _: PageRequest, statuses: Sequence[ModelStatus], __: Collection[str]
+) -> Consequences:
     effects = []
     for status in statuses:
         running = status.activity == "pull" or status.updating

@@ -28,6 +28,7 @@ async def free_page(request: AnyRequest) -> Response[str]:
         BadRequestError: The size cannot be read.
         AmbiguousNodeError: There are several nodes, and none is named.
         ForbiddenError: The user may not delete.
+        InvalidDesiredError: The desired set of the service is not valid.
     """
     page = await visit(request)
     page.require(Role.ADMIN, "Models", "cannot be deleted here")
@@ -41,16 +42,19 @@ async def free_page(request: AnyRequest) -> Response[str]:
             subject, state, "Enter a size with its unit, such as 10GB"
         )
     now = page.service.clock.now()
+    desired = await page.desired_models()
     if page.several and not page.node:
-        raise node_not_named(page.nodes, wanted, now=now)
+        raise node_not_named(page.nodes, wanted, keep=desired, now=now)
     statuses = page.read_model.statuses()
-    proposal = free_space(statuses, wanted, now=now)
+    proposal = free_space(statuses, wanted, keep=desired, now=now)
     groups = (*proposal.chosen, *proposal.alternatives)
     proposed = {step.name for group in groups for step in group.steps}
     kept = [
-        Consequence(status.name, kept_because(status))
+        Consequence(status.name, reason)
         for status in statuses
-        if status.present and status.name not in proposed and kept_because(status)
+        if status.present
+        and status.name not in proposed
+        and (reason := kept_because(status, desired))
     ]
     return await render(
         page,
@@ -62,6 +66,7 @@ async def free_page(request: AnyRequest) -> Response[str]:
         chosen=_groups(page, proposal.chosen),
         alternatives=_groups(page, proposal.alternatives),
         kept=kept,
+        has_desired=page.service.settings.desired is not None,
     )
 
 

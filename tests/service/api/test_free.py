@@ -31,6 +31,22 @@ def test_proposal_deletes_nothing(herdbook: ServiceThread) -> None:
     assert present(herdbook) == before
 
 
+def test_models_of_the_desired_set_are_never_proposed(
+    tmp_path: Path, ollama: SandboxThread
+) -> None:
+    file = tmp_path / "herd.toml"
+    file.write_text('[models."gemma3:4b"]\n')
+    log = tmp_path / "herd.db"
+    with run_in_thread(log, ollama.address, desired=file) as running:
+        proposal = running.get("/v1/free?bytes=900GB")
+        answer = running.http.post("/v1/free", json={"models": ["gemma3:4b"]})
+        here = present(running)
+
+    assert set(chosen(proposal)) == here.keys() - {"gemma3:4b"}
+    assert answer.json()["models"][0]["error"]["code"] == "model_kept"
+    assert "gemma3:4b" in here
+
+
 def test_named_models_are_deleted_and_others_stay(herdbook: ServiceThread) -> None:
     before = present(herdbook)
     name, loaded = sorted(before)[:2]

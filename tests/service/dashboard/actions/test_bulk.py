@@ -154,6 +154,32 @@ def test_free_space_is_proposed_with_alternatives(
     assert present(herdbook).keys() == before.keys()
 
 
+def test_models_of_the_desired_set_are_kept(
+    tmp_path: Path, ollama: SandboxThread
+) -> None:
+    file = tmp_path / "herd.toml"
+    file.write_text('[models."gemma3:4b"]\n[models."smollm2"]\n')
+    log = tmp_path / "herd.db"
+    with (
+        run_in_thread(log, ollama.address, desired=file) as running,
+        open_client(running.address) as browser,
+    ):
+        first = browser.page("/free?size=3GB")
+        asked = browser.page("/bulk?do=delete&model=gemma3:4b")
+        refused = running.http.post("/v1/free", json={"models": ["gemma3:4b"]})
+        file.write_text("[models]\n")
+        second = browser.page("/free?size=3GB")
+        file.write_text("[models")
+        invalid = browser.page("/free?size=3GB", 400)
+
+    assert "gemma3:4b in the desired set" in first.text
+    assert "--desired" not in first.text
+    assert "in the desired set" in asked.text
+    assert refused.json()["models"][0]["error"]["code"] == "model_kept"
+    assert "in the desired set" not in second.text
+    assert str(file) in invalid.text
+
+
 @pytest.mark.parametrize("size", ["", "much", "10", HOSTILE])
 def test_invalid_size_is_refused(browser: HtmlClient, size: str) -> None:
     answer = browser.http.get("/free", params={"size": size})
