@@ -8,12 +8,23 @@ and disk space.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
-from herdbook.core import ModelState, ModelStatus
+from herdbook.core import ModelState, ModelStatus, ReadModel
+from herdbook.presentation.wording import (
+    NOTHING,
+    capabilities_text,
+    trained_context,
+)
 
-SORT_KEYS = ("name", "size", "state", "used", "context", "family")
+if TYPE_CHECKING:
+    from _typeshed import SupportsRichComparison
+
+SORT_KEYS = ("state", "name", "size", "context", "can", "used", "family", "node")
+"""The columns of ``ls``, and the family."""
+
+_DESCENDING: Final = frozenset({"size", "context", "used"})
 
 _ORDER: Final = (
     ModelState.LOADED,
@@ -39,27 +50,75 @@ def display_order(statuses: Iterable[ModelStatus]) -> list[ModelStatus]:
     )
 
 
-def sort_models(statuses: list[ModelStatus], key: str) -> list[ModelStatus]:
+def sort_models(
+    statuses: Sequence[ModelStatus],
+    key: str,
+    models: Mapping[str, ReadModel],
+    *,
+    reverse: bool = False,
+) -> list[ModelStatus]:
     """Return models sorted by a key; unknown values are last.
 
     Args:
         statuses: Models in the default order, which decides between equal ones.
-        key: One of ``SORT_KEYS``. Sizes, contexts and uses are in descending order.
+        key: One of ``SORT_KEYS``.
+        models: The read models by node.
+        reverse: Whether to reverse the order; unknown values stay last.
     """
-    if key == "name":
-        return sorted(statuses, key=lambda each: each.name)
-    if key == "family":
-        return sorted(statuses, key=lambda each: (each.family or "~", each.name))
     if key == "state":
-        return statuses
-    values: dict[str, Callable[[ModelStatus], float]] = {
-        "size": lambda each: each.size_bytes or 0,
-        "context": lambda each: each.context_trained or 0,
-        "used": lambda each: (
-            each.last_used_at.timestamp() if each.last_used_at else 0.0
-        ),
-    }
-    return sorted(statuses, key=values[key], reverse=True)
+        return [*reversed(statuses)] if reverse else [*statuses]
+    return sort_by(statuses, key, models, descending=is_descending(key) != reverse)
+
+
+def is_descending(key: str) -> bool:
+    """Return whether a key sorts in descending order, unless that is reversed."""
+    return key in _DESCENDING
+
+
+def sort_by(
+    statuses: Iterable[ModelStatus],
+    key: str,
+    models: Mapping[str, ReadModel],
+    *,
+    descending: bool,
+) -> list[ModelStatus]:
+    """Return models sorted by a value; equal ones keep their order.
+
+    Args:
+        statuses: The models.
+        key: One of ``SORT_KEYS``, except ``state``.
+        models: The read models by node.
+        descending: Whether the greatest value is first. Unknown values are last.
+    """
+    known, unknown = [], []
+    for status in statuses:
+        value = _value(status, key, models)
+        if value:
+            known.append((value, status))
+        else:
+            unknown.append(status)
+    known.sort(key=lambda pair: pair[0], reverse=descending)
+    return [status for _, status in known] + unknown
+
+
+def _value(
+    status: ModelStatus, key: str, models: Mapping[str, ReadModel]
+) -> SupportsRichComparison | None:
+    """Return what a model is sorted by; an empty or zero value is unknown."""
+    match key:
+        case "can":
+            known = models[status.node].capabilities(status.name)
+            text = capabilities_text(n for n, one in known.items() if one.value)
+            return None if text == NOTHING else text
+        case "used":
+            return status.last_used_at
+        case "size":
+            return status.size_bytes
+        case "context":
+            return trained_context(status)
+        case _:
+            value: str | None = getattr(status, key)  # name, family or node
+            return value
 
 
 def twins_of(statuses: Sequence[ModelStatus]) -> dict[tuple[str, str], str]:

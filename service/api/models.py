@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 from litestar import Response, delete, get, post, put
@@ -36,7 +36,7 @@ from herdbook.presentation.loaded_models import (
     loaded_models,
 )
 from herdbook.presentation.model_not_found import model_not_found
-from herdbook.presentation.sorting import display_order
+from herdbook.presentation.sorting import display_order, sort_by
 from herdbook.service.api import schemas as answers
 from herdbook.service.api.parameters import (
     LONGEST_PAGE,
@@ -68,27 +68,29 @@ _TAG: Final = ["Models"]
 
 
 class Sort(StrEnum):
-    """The order of a list of models; a minus reverses it."""
+    """The order of a list of models; a minus reverses it. Unknown values are last."""
 
     HERD = "herd"
     NAME = "name"
     SIZE = "size"
     STATE = "state"
+    CONTEXT = "context"
+    CAPABILITIES = "capabilities"
     LAST_USED = "last_used"
+    FAMILY = "family"
+    NODE = "node"
     NAME_DOWN = "-name"
     SIZE_DOWN = "-size"
+    STATE_DOWN = "-state"
+    CONTEXT_DOWN = "-context"
+    CAPABILITIES_DOWN = "-capabilities"
     LAST_USED_DOWN = "-last_used"
+    FAMILY_DOWN = "-family"
+    NODE_DOWN = "-node"
 
 
-_KEYS: Final[dict[str, Callable[[ModelStatus], Any]]] = {
-    "name": lambda status: status.name,
-    "state": lambda status: (status.state.value, status.name),
-    "size": lambda status: (status.size_bytes or 0, status.name),
-    "last_used": lambda status: (
-        status.last_used_at.timestamp() if status.last_used_at else 0.0,
-        status.name,
-    ),
-}
+_KEYS: Final = {"capabilities": "can", "last_used": "used"}
+"""The keys of ``sort_by`` that have another name here."""
 
 
 @get("/models", responses=CACHED, tags=_TAG, operation_id="listModels")
@@ -187,10 +189,12 @@ def _ordered(
         return display_order(statuses)
     if sort in (None, Sort.HERD):
         return statuses
-    name = sort.value
-    return sorted(
-        statuses, key=_KEYS[name.removeprefix("-")], reverse=name.startswith("-")
-    )
+    key, descending = sort.value.removeprefix("-"), sort.value.startswith("-")
+    statuses.sort(key=lambda status: status.name)
+    if key == "state":
+        return sorted(statuses, key=lambda one: one.state.value, reverse=descending)
+    nodes = {one.node: one for one in read_models}
+    return sort_by(statuses, _KEYS.get(key, key), nodes, descending=descending)
 
 
 @get("/ps", responses=READS, tags=_TAG, operation_id="listLoadedModels")

@@ -105,7 +105,8 @@ async def verify(
     else:
         _write_findings(invocation.screen, found, seconds)
         if heads or made:
-            positions = [each.position for each in (*heads, *made)]
+            positions = [each.position for each in heads]
+            positions += [each.position for each in made]
             invocation.screen.write(_anchors_text(positions, found))
         if made and not public:
             invocation.screen.write(

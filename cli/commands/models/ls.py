@@ -37,6 +37,9 @@ async def ls(  # noqa: PLR0913 - the options of a verb
         str,
         typer.Option(metavar="KEY", help=f"Sort by one of: {', '.join(SORT_KEYS)}."),
     ] = "state",
+    reverse: Annotated[
+        bool, typer.Option("--reverse", "-r", help="Reverse the order.")
+    ] = False,
     can: Annotated[
         list[str] | None,
         typer.Option(
@@ -86,7 +89,7 @@ async def ls(  # noqa: PLR0913 - the options of a verb
         matching = [
             each for each in all_statuses if chosen.matches(each, nodes[each.node])
         ]
-        statuses = sort_models(matching, key)
+        statuses = sort_models(matching, key, nodes, reverse=reverse)
         if invocation.json:
             models = [shapes.model(each, nodes[each.node]) for each in statuses]
             screen.write_json(models)

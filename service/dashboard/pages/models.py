@@ -25,6 +25,7 @@ from herdbook.presentation.filtering import (
 from herdbook.presentation.sorting import (
     SORT_KEYS,
     display_order,
+    is_descending,
     sort_models,
     twins_of,
 )
@@ -49,11 +50,13 @@ MANY: Final = 5
 
 
 @get("/", include_in_schema=False)
-async def models_page(
+async def models_page(  # noqa: PLR0913 - the parameters of a request
     request: AnyRequest,
+    *,
     gone: FromQuery[bool] = False,
     find: FromQuery[str] = "",
     sort: FromQuery[str] = "",
+    reverse: FromQuery[bool] = False,
     can: FromQuery[str] = "",
     family: FromQuery[str] = "",
     larger: FromQuery[str] = "",
@@ -87,7 +90,7 @@ async def models_page(
         larger_bytes=read_size(larger) if larger.strip() else None,
     )
     found = [one for one in shown if chosen.matches(one, page.of(one.node))]
-    found = _in_order(found, sort, works)
+    found = _in_order(page, found, sort, works, reverse=reverse)
     twins = twins_of(shown)
     matrix = view == "matrix" and len(nodes) > 1
     matrix_rows, part = part_of(page, _matrix(page, found) if matrix else [])
@@ -130,6 +133,7 @@ async def models_page(
             "gone": "1" if gone else "",
             "find": find,
             "sort": sort,
+            "reverse": "1" if reverse else "",
             "can": can,
             "state": state,
             "family": family,
@@ -140,6 +144,7 @@ async def models_page(
         filtered=any((find.strip(), can, state, family.strip(), larger.strip())),
         capabilities=CAPABILITIES,
         states=STATE_NAMES,
+        descending=is_descending(sort.lower()) != reverse,
         many=len(shown) > MANY,
         hidden=len(statuses) - len(shown),
     )
@@ -160,7 +165,12 @@ def _statuses(
 
 
 def _in_order(
-    statuses: list[ModelStatus], sort: str, works: Collection[tuple[str, str]]
+    page: PageRequest,
+    statuses: list[ModelStatus],
+    sort: str,
+    works: Collection[tuple[str, str]],
+    *,
+    reverse: bool,
 ) -> list[ModelStatus]:
     """Return models in the chosen order; by default, what needs attention first.
 
@@ -168,8 +178,9 @@ def _in_order(
         CallerError: The sort key is not valid.
     """
     if sort:
-        checked("sort", [sort], SORT_KEYS)
-        return sort_models(statuses, sort.lower())
+        (key,) = checked("sort", [sort], SORT_KEYS)
+        models = {one.node: one for one in page.nodes}
+        return sort_models(statuses, key, models, reverse=reverse)
     return sorted(
         statuses,
         key=lambda one: (one.node, one.name) not in works and not _needs_attention(one),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -98,6 +99,27 @@ def test_list_can_be_sorted(
 
     values = [model[field or "size_bytes"] for model in models]
     assert values == sorted(values, reverse=sort.startswith("-"))
+
+
+@pytest.mark.parametrize(
+    ("sort", "value"),
+    [
+        ("context", lambda model: model["context"]["trained"]),
+        ("last_used", lambda model: model["last_used_at"]),
+        ("family", lambda model: model["family"]),
+        ("node", lambda model: model["node"]),
+    ],
+)
+def test_unknown_values_are_last_in_both_orders(
+    herdbook: RunningService, sort: str, value: Callable[[Any], Any]
+) -> None:
+    herdbook.http.post("/v1/models/gemma3:4b/use", json={})
+
+    for order in (sort, f"-{sort}"):
+        found = [value(model) for model in herdbook.get(f"/v1/models?sort={order}")]
+        known = [each for each in found if each]
+        assert known == sorted(known, reverse=order.startswith("-"))
+        assert not any(found[len(known) :])
 
 
 def test_deleted_models_are_listed_on_request(

@@ -332,6 +332,14 @@ def test_read_size_accepts_common_notations(text: str, size: int) -> None:
             ["--sort", "name", "--larger", "1GB"],
             ["gemma3:4b", "llama3.2:3b", "qwen2.5-coder:7b"],
         ),
+        (
+            ["--sort", "size", "--reverse", "--larger", "1GB"],
+            ["llama3.2:3b", "gemma3:4b", "qwen2.5-coder:7b"],
+        ),
+        (
+            ["--sort", "can", "-r", "--larger", "1GB"],
+            ["gemma3:4b", "qwen2.5-coder:7b", "llama3.2:3b"],
+        ),
     ],
     ids=" ".join,
 )

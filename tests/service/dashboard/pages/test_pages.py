@@ -318,6 +318,20 @@ def test_models_are_sorted_by_a_column(
     assert "sort=size" in browser.http.get("/?sort=name&find=ll").text
 
 
+def test_second_click_on_a_column_reverses_the_order(browser: HtmlClient) -> None:
+    for key in ("state", "name", "size", "context", "can", "used"):
+        first = browser.http.get(f"/?sort={key}").text
+        assert f'href="/?sort={key}&amp;reverse=1" aria-current="true"' in first
+        second = browser.http.get(f"/?sort={key}&reverse=1").text
+        assert f'href="/?sort={key}" aria-current="true"' in second
+        orders = {re.findall('aria-sort="(.*?)"', page)[0] for page in (first, second)}
+        assert orders == {"ascending", "descending"}
+    by_name = names_on(browser, "/?sort=name")
+    assert names_on(browser, "/?sort=name&reverse=1") == by_name[::-1]
+    form = browser.http.get("/?sort=name&reverse=1&find=l").text
+    assert '<input type="hidden" name="reverse" value="1">' in form
+
+
 def test_models_are_filtered_by_capability_state_and_family(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
