@@ -5,7 +5,7 @@ Objects inside a status are replaced, never changed, so a shallow copy is enough
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -16,6 +16,9 @@ from herdbook.events.lifecycle import INITIAL, Activity, Lifecycle, ModelState
 from herdbook.events.recorded import Cause
 from herdbook.projections.roles import CAPABILITY_SETTING
 from herdbook.projections.serializable import Serializable
+
+FAILURE_LISTED = timedelta(days=1)
+"""How long lists show a model that is not on the server because its pull failed."""
 
 
 class Why(msgspec.Struct, frozen=True):
@@ -175,6 +178,18 @@ class ModelStatus(Serializable, msgspec.Struct, kw_only=True):
     def present(self) -> bool:
         """Whether the server has the model."""
         return self.lifecycle.present
+
+    def is_old_failure(self, now: datetime) -> bool:
+        """Return whether a pull failed a day ago, and the model never was there.
+
+        Lists omit it; the history has it.
+        """
+        return (
+            self.state is ModelState.ERROR
+            and not self.present
+            and self.last_failure is not None
+            and now - self.last_failure.at >= FAILURE_LISTED
+        )
 
     @property
     def updating(self) -> bool:

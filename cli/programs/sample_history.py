@@ -149,11 +149,7 @@ class _Days:
         await self._wait(hours=17)
 
     async def second(self) -> None:
-        """Run out of disk, and cancel a pull."""
-        kept = sum(blob.size for blob in self._world.store.blobs.values())
-        apply_step(self._world, {"disk_bytes": kept + 1_500_000_000})
-        await self._pull(OPS, "gpt-oss:20b")
-        apply_step(self._world, {"disk_bytes": None})
+        """Unload a model, and cancel a pull."""
         await self._wait(hours=1)
         await self._use(AGENTS, CHAT, "issue triage", "issue triage")
         await self._use(ANN, CODER, "review", "parser tests")
@@ -165,7 +161,7 @@ class _Days:
         await self._wait(hours=17)
 
     async def third(self) -> None:
-        """Lose the server, pin a model, and end with models in memory."""
+        """Lose the server, run out of disk, pin a model; end with models in memory."""
         await self._use(AGENTS, CHAT, "nightly report")
         await self._use(AGENTS, EMBEDDING, "wiki index")
         await self._wait(hours=16)
@@ -175,6 +171,10 @@ class _Days:
         apply_step(self._world, {"server": "started"})
         await self._refresh()
         await self._wait(hours=1)
+        kept = sum(blob.size for blob in self._world.store.blobs.values())
+        apply_step(self._world, {"disk_bytes": kept + 1_500_000_000})
+        await self._pull(OPS, "gpt-oss:20b")
+        apply_step(self._world, {"disk_bytes": None})
         await self._configure(
             OPS, CHAT, "the agents use it all day", keep_alive="6h", pinned=True
         )

@@ -57,12 +57,19 @@ class ModelsTable:
         return [first, _NODE, *others] if len(self._nodes) > 1 else _COLUMNS
 
     def chosen(self, *, deleted: bool = False) -> list[ModelStatus]:
-        """Return the models in order; with ``deleted`` also those not present."""
+        """Return the models in order; with ``deleted`` also those not present.
+
+        A pull that failed more than a day ago is like a deletion.
+        """
         return display_order(
             status
             for models in self._nodes.values()
             for status in models.statuses()
-            if deleted or status.state is not ModelState.NOT_PRESENT
+            if deleted
+            or not (
+                status.state is ModelState.NOT_PRESENT
+                or status.is_old_failure(self._now.at)
+            )
         )
 
     def rows(self, statuses: Sequence[ModelStatus]) -> list[Row]:

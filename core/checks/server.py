@@ -73,7 +73,10 @@ async def check_server(client: OllamaClient, against: Checking) -> list[Diagnosi
     try:
         look = await client.poll(within_s=against.within_s)
     except OllamaError as error:
-        return [failed("server", error), *_in_error(against.read_model)]
+        return [
+            failed("server", error),
+            *_in_error(against.read_model, against.clock.now()),
+        ]
     took = against.clock.monotonic() - asked
     there = [entry.name for entry in look.models]
     names = [*there, *_vanished(against.read_model, there)]
@@ -84,7 +87,7 @@ async def check_server(client: OllamaClient, against: Checking) -> list[Diagnosi
         *_unreadable(look.unreadable),
         *_runners(look, shown, against),
         *await _damaged(client, there, shown),
-        *_in_error(against.read_model),
+        *_in_error(against.read_model, against.clock.now()),
         check_partials(client.base_url, against),
     ]
 
@@ -244,10 +247,12 @@ def _leaves(expires_at: datetime | None, now: datetime) -> str:
     return f"its memory is freed in {duration_text(seconds)}"
 
 
-def _in_error(read_model: ReadModel) -> Iterator[Diagnosis]:
+def _in_error(read_model: ReadModel, now: datetime) -> Iterator[Diagnosis]:
     """Yield the models in error, with their last failure."""
     for status in read_model.statuses():
         failure = status.last_failure
+        if status.is_old_failure(now):
+            continue
         if status.state is ModelState.ERROR and failure is not None:
             named = failure.message.startswith(f"{status.name} ")
             again = f"{'load' if status.present else 'pull'} it again"

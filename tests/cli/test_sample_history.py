@@ -33,7 +33,8 @@ async def test_sample_history_covers_what_the_product_records(tmp_path: Path) ->
         opened = ModelManager.open(log, ollama=address, node="sandbox")
         async with opened as manager:
             events = await read(manager)
-            states = Counter(s.state for s in await manager.all_statuses())
+            statuses = await manager.all_statuses()
+    states = Counter(status.state for status in statuses)
 
     types = {event.type for event in events}
     assert {
@@ -47,6 +48,7 @@ async def test_sample_history_covers_what_the_product_records(tmp_path: Path) ->
     assert states[ModelState.LOADED] == 2
     assert states[ModelState.AVAILABLE] > 1
     assert states[ModelState.ERROR] == 1
+    assert not any(status.is_old_failure(datetime.now(UTC)) for status in statuses)
 
 
 async def test_sample_history_is_marked_as_a_demonstration(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Final, NamedTuple
 
 import msgspec
@@ -30,6 +31,7 @@ from herdbook.presentation.sorting import (
     twins_of,
 )
 from herdbook.projections.sentences import bytes_text
+from herdbook.projections.status import FAILURE_LISTED
 from herdbook.service.auth.tokens import Role
 from herdbook.service.dashboard.charts.colours import Colours
 from herdbook.service.dashboard.charts.memory import (
@@ -82,8 +84,7 @@ async def models_page(  # noqa: PLR0913 - the parameters of a request
         for status in statuses
         if gone
         or (status.node, status.name) in works
-        or status.state is not ModelState.NOT_PRESENT
-        or facts.is_interrupted(status)
+        or _is_listed(status, page.now.at)
     )
     chosen = msgspec.structs.replace(
         _filter(find, can, state, family),
@@ -148,6 +149,13 @@ async def models_page(  # noqa: PLR0913 - the parameters of a request
         many=len(shown) > MANY,
         hidden=len(statuses) - len(shown),
     )
+
+
+def _is_listed(status: ModelStatus, now: datetime) -> bool:
+    """Return whether a model is listed without a request for deleted ones."""
+    if facts.is_interrupted(status):
+        return status.since is not None and now - status.since < FAILURE_LISTED
+    return status.state is not ModelState.NOT_PRESENT and not status.is_old_failure(now)
 
 
 def _statuses(

@@ -108,6 +108,25 @@ def test_cloud_model_has_no_local_size() -> None:
     assert "cloud" in shown(moment_of(("big:cloud", cloud)))[0]
 
 
+def test_failed_pull_of_an_absent_model_is_listed_for_a_day() -> None:
+    moment = moment_of(
+        ("bad:1b", facts.PullStarted(instance="one")),
+        ("bad:1b", facts.PullFailed(kind="not_in_registry", message="no such model")),
+        ("here:1b", found()),
+        ("here:1b", facts.LoadStarted(instance="one")),
+        ("here:1b", facts.LoadFailed(kind="out_of_memory", message="too big")),
+    )
+
+    def names(later: timedelta, *, deleted: bool = False) -> list[str]:
+        now = Now(NOON + later, UTC)
+        table = models_table.ModelsTable([moment], REGISTRY, now)
+        return [status.name for status in table.chosen(deleted=deleted)]
+
+    assert names(timedelta(hours=23)) == ["bad:1b", "here:1b"]
+    assert names(timedelta(hours=24)) == ["here:1b"]
+    assert names(timedelta(hours=24), deleted=True) == ["bad:1b", "here:1b"]
+
+
 def test_models_are_sorted_by_how_soon_they_can_be_used() -> None:
     moment = moment_of(
         ("bad:1b", facts.PullStarted(instance="one")),
