@@ -49,7 +49,7 @@ def test_verify_in_json_has_head_and_findings(altered: Herdbook) -> None:
 
     assert answer.code == 1
     figures = {"events", "position", "hash", "seconds", "anchors", "signatures_checked"}
-    assert {*answer.json} == {*figures, "findings", "missing"}
+    assert {*answer.json} == {*figures, "findings", "omitted", "missing"}
     assert "hash" in {found["kind"] for found in answer.json["findings"]}
 
 
