@@ -42,6 +42,9 @@ class Readiness(StrEnum):
 
 _READINESS: Final = list(Readiness)
 
+_SHOWN_BYTES: Final = 100_000_000
+"""The least free memory that is shown where it is a lower bound: 0.1 GB."""
+
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     """What placement knows about a node.
@@ -311,9 +314,14 @@ def _order(room: _Room, status: ModelStatus) -> Key:
 def _place(room: _Room, status: ModelStatus, *, reasons: tuple[str, ...] = ()) -> Place:
     view, free, requests = room.view, room.free_bytes, room.requests
     readiness = _readiness(view, status)
-    words = [f"{readiness.value} on {view.name}", *reasons]
-    if free is not None and readiness is Readiness.ON_DISK:
-        words.append(f"{free / 1e9:.1f} GB of memory free there")
+    others = [reason for reason in reasons if reason != status.state.value]
+    words = [f"{readiness.value} on {view.name}", *others]
+    told = capacity(view.node.settings) is not None
+    # Without a tag it is only a lower bound, which says nothing if it is about zero.
+    shown = free is not None and (told or free >= _SHOWN_BYTES)
+    if free is not None and shown and readiness is Readiness.ON_DISK:
+        amount = f"{free / 1e9:.1f} GB of memory free there"
+        words.append(amount if told else f"at least {amount}")
     if requests:
         words.append(f"{requests} {'request' if requests == 1 else 'requests'} there")
     return Place(
