@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, ClassVar, Concatenate, ParamSpec
 
 import typer
@@ -249,10 +250,19 @@ def _run(
 
 async def _terminable(work: Coroutine[None, None, int | None]) -> int | None:
     """Let SIGTERM cancel a verb like Ctrl-C, so that it cleans up."""
-    task = asyncio.current_task()
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await work
+
+    # A handler of the loop would run later, and not at all if the verb, which may
+    # import for seconds first, has replaced it by then.
+    def cancel(_: int, __: FrameType | None) -> None:
+        loop.call_soon_threadsafe(task.cancel)
+
+    before = signal.signal(signal.SIGTERM, cancel)
+    try:
+        return await work
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _before_the_verb(context: typer.Context, **given: object) -> None:

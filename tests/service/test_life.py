@@ -7,6 +7,8 @@ import json
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, NoReturn, cast
@@ -129,6 +131,42 @@ def test_service_stops_in_time_while_it_starts(
         assert process.wait(LONGEST_STOP) == 0
         assert process.stdout is not None
         assert process.stdout.read() == ""  # no address: it never listened
+
+
+IMPORTING = """
+import signal, sys
+from herdbook import cli
+from herdbook.cli.programs import run_service
+
+serve = run_service.serve
+
+async def interrupted(*given):
+    signal.raise_signal(signal.SIGTERM)
+    await serve(*given)
+
+run_service.serve = interrupted
+sys.exit(cli.run(sys.argv[1:]))
+"""
+"""The command, which gets a signal after its imports and before it serves."""
+
+
+def test_signal_during_the_imports_of_the_service_is_not_lost(
+    tmp_path: Path, ollama: SandboxThread
+) -> None:
+    options = ["--port", "0", "--db", f"{tmp_path}/herd.db", "--ollama", ollama.address]
+    with subprocess.Popen(
+        [sys.executable, "-c", IMPORTING, "serve", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+
+    assert (process.returncode, out) == (1, "")
+    assert err.startswith("herdbook: serve was stopped.")
 
 
 def test_service_exits_with_0_after_a_failed_refresh(
