@@ -106,10 +106,11 @@ class Invocation:
             path = platformdirs.user_data_path("herdbook", ensure_exists=True)
             next(path.iterdir(), None)
         except OSError as error:
+            # The error may name only the first directory above it that is missing.
             raise NoHomeError(
-                str(error.filename or "the home directory"),
-                f"cannot be used: {error.strerror}",
-                "Grant access to it, or choose a log file with --db PATH",
+                f"the data directory {platformdirs.user_data_path('herdbook')}",
+                f"cannot be created or read: {error.strerror}",
+                "Choose a log file with --db PATH or HERDBOOK_DB",
             ) from error
         return path
 

@@ -71,13 +71,20 @@ def failure(
     if message is None and status in _GATEWAY:
         return _gateway(subject, status, body)
     if message is None:
-        return BadAnswerError(subject, raw=f"HTTP {status} {body}".strip())
+        return BadAnswerError(
+            subject, raw=f"HTTP {status} {_beyond(status, body)}".strip()
+        )
     if status == 503:
         return BusyServerError(subject, raw=message)
     for pattern, make in (*_ANY.get(status, ()), *_RULES[request]):
         if pattern.search(message):
             return make(subject, message)
     return _OTHERWISE[request](subject, message)
+
+
+def _beyond(status: int, body: str) -> str:
+    """Return a body without the status, which titles of proxies begin with."""
+    return body.removeprefix(str(status)).lstrip(" :-")
 
 
 def _not_allowed(
@@ -91,6 +98,7 @@ def _not_allowed(
         return RefusedError(subject, raw=raw)
     if status == 403:
         return RefusedError(subject, raw=raw, advice=_CREDENTIALS_REMEDY)
+    raw = message or _beyond(status, body)
     if status == 407:
         problem = "requires authentication for a proxy (HTTP 407): {raw}"
         return RefusedError(subject, raw=raw, problem=problem, advice=_PROXY_REMEDY)
@@ -115,7 +123,7 @@ _GATEWAY: Final = frozenset({502, 503, 504})
 def _gateway(subject: str, status: int, body: str) -> HerdbookError:
     return BadAnswerError(
         subject,
-        raw=f"HTTP {status} {printable(body, 200)}".strip(),
+        raw=f"HTTP {status} {_beyond(status, printable(body, 200))}".strip(),
         problem="is a proxy that cannot reach its server: {raw}",
         advice="Check that Ollama runs behind it, and the address that it forwards to",
     )

@@ -62,8 +62,9 @@ def test_unusable_home_is_one_line(
         monkeypatch.setenv(name, str(tmp_path / "file" / "home"))
 
     assert Invocation().catalogue is None
-    with pytest.raises(NoHomeError, match="--db"):
+    with pytest.raises(NoHomeError, match="--db PATH or HERDBOOK_DB") as error:
         _ = Invocation().log
+    assert error.value.subject.endswith("file/home/herdbook")
 
 
 def test_user_without_a_name_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

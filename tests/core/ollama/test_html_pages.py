@@ -34,9 +34,12 @@ def test_page_is_shown_as_its_title_or_its_words(page: str, text: str) -> None:
 def test_page_of_a_proxy_is_named_and_not_printed() -> None:
     refused = refusal(CALL, 502, PAGE, node="Ollama")
     assert isinstance(refused, BadAnswerError)
-    assert refused.raw == "HTTP 502 502 Bad & Gateway"
+    assert refused.raw == "HTTP 502 Bad & Gateway"
     asked = refusal(CALL, 401, b"<html>401</html>", node="Ollama")
     assert isinstance(asked, RefusedError)
-    assert "<" not in str(asked)
+    assert asked.state == "requires authentication (HTTP 401)"
+    title = b"<title>401 Authorization Required</title>"
+    titled = refusal(CALL, 401, b"<html>" + title + b"</html>", node="Ollama")
+    assert "(HTTP 401): Authorization Required" in str(titled)
     with pytest.raises(BadAnswerError, match="an HTML page, not JSON"):
         read(PAGE, VersionAnswer, node="Ollama")

@@ -93,6 +93,6 @@ def test_doctor_works_without_a_data_directory(
     answer = herdbook("doctor")
 
     assert answer.code == 1
-    assert "cannot be used: Not a directory" in answer.out
+    assert "cannot be created or read: Not a directory" in answer.out
     assert "--db PATH" in answer.out
     assert f"at {server.address} answers in" in answer.out
