@@ -100,11 +100,11 @@ class Walkthrough:
             self._screen.write_json(ran, in_lines=True)
         return code
 
-    async def pull_and_kill(self, text: str, name: str) -> bool:
+    async def pull_and_kill(self, text: str, name: str) -> int:
         """Pull in a process and kill it half-way with SIGKILL.
 
         Returns:
-            Whether it was killed; the pull may complete first.
+            The exit code: negative if it was killed; the pull may end first.
         """
         words = ("pull", name)
         self._announce(text, words)
@@ -120,7 +120,7 @@ class Walkthrough:
         code = self._report(words, await process.wait())
         if code < 0 and not self._json:
             self._screen.write(f"killed at {percent}%, with no chance to clean up")
-        return code < 0
+        return code
 
     async def position(self) -> int:
         """Return the last position of the log, without recovering it."""

@@ -158,6 +158,26 @@ def test_demo_asks_before_it_pulls_from_a_real_server(
     assert "0 findings" in text
 
 
+def test_demo_ends_at_the_command_that_failed(
+    serving: Callable[..., SandboxThread], log: Path, tmp_path: Path
+) -> None:
+    real = serving(speed=100.0)
+    real.apply(registry={"manifest_status": 500, "manifest_body": "down"})
+
+    code, shown = on_terminal(
+        "demo",
+        typed="y\n",
+        when="[y/N]",
+        OLLAMA_HOST=real.address,
+        TMPDIR=str(tmp_path),
+    )
+
+    text = " ".join(STYLE.sub("", shown).split())
+    assert code != 0
+    assert "The demo ends here, because this command failed." in text
+    assert "Load it into memory." not in text
+
+
 def test_help_has_panels(log: Path) -> None:
     code, shown = on_terminal("--help")
 

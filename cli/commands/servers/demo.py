@@ -102,32 +102,50 @@ async def _real(invocation: Invocation, log: Path) -> Stage | None:
 async def _walk(walk: Walkthrough) -> int:
     stage = walk.stage
     walk.say(f"The demo uses {stage.server} and the log {stage.log}.")
-    await walk.step("List the models.", "ls")
-    await walk.step("Which model for coding?", "recommend", "coding")
-    await walk.step("Pull a small model.", "pull", stage.quick)
-    await walk.step("Load it into memory.", "load", stage.quick)
-    await walk.step("Record that it was used.", "use", stage.quick, "--for", "a demo")
-    await walk.step("Show its history.", "history", stage.quick)
-    await _crash(walk)
-    code = await walk.step("Check that the log was not changed.", "verify")
+    code = await _steps(
+        walk,
+        ("List the models.", "ls"),
+        ("Which model for coding?", "recommend", "coding"),
+        ("Pull a small model.", "pull", stage.quick),
+        ("Load it into memory.", "load", stage.quick),
+        ("Record that it was used.", "use", stage.quick, "--for", "a demo"),
+        ("Show its history.", "history", stage.quick),
+    )
+    code = code or await _crash(walk)
+    code = code or await walk.step("Check that the log was not changed.", "verify")
+    if code:
+        walk.say("The demo ends here, because this command failed.")
     walk.say(stage.afterwards)
     return code
 
 
-async def _crash(walk: Walkthrough) -> None:
+async def _steps(walk: Walkthrough, *steps: tuple[str, *tuple[str, ...]]) -> int:
+    """Run commands until one fails; return its exit code, or 0."""
+    for text, *words in steps:
+        if code := await walk.step(text, *words):
+            return code
+    return 0
+
+
+async def _crash(walk: Walkthrough) -> int:
+    """Kill a pull and resume it; return the exit code of the command that failed."""
     slow = walk.stage.slow
-    killed = await walk.pull_and_kill(
+    code = await walk.pull_and_kill(
         "A crash: this pull is killed half-way (kill -9).", slow
     )
-    if not killed:
+    if code == 0:
         walk.say("The pull completed before it could be killed.")
-        return
+    if code >= 0:
+        return code
     then = await walk.position()
-    await walk.step("The next command records the interruption.", "history", slow)
-    await walk.step("Run the pull again to resume.", "pull", slow)
-    await walk.step("Its complete history:", "history", slow)
-    await walk.step(
-        "The models at the time of the crash, replayed from the log.",
-        "as-of",
-        f"#{then}",
+    return await _steps(
+        walk,
+        ("The next command records the interruption.", "history", slow),
+        ("Run the pull again to resume.", "pull", slow),
+        ("Its complete history:", "history", slow),
+        (
+            "The models at the time of the crash, replayed from the log.",
+            "as-of",
+            f"#{then}",
+        ),
     )
