@@ -85,25 +85,34 @@ class Connections:
         self._limits = limits
         self._clock = clock
         self._observer = observer
+        self._transport = transport
+        self._headers = {"user-agent": "herdbook", "accept-encoding": "identity"}
+        self._in_flight: list[object] = []
+        self._replaced: list[httpx.AsyncClient] = []
         with self._translated():
-            self._http = httpx.AsyncClient(
-                base_url=base_url,
-                transport=transport or _transport(base_url, limits),
-                timeout=httpx.Timeout(
-                    None, connect=limits.connect_s, pool=limits.connect_s
-                ),
-                headers={"user-agent": "herdbook", "accept-encoding": "identity"},
-                follow_redirects=False,
-                trust_env=False,
-            )
+            self._http = self._new_client()
+
+    def _new_client(self) -> httpx.AsyncClient:
+        limits = self._limits
+        return httpx.AsyncClient(
+            base_url=self._base_url,
+            transport=self._transport or _transport(self._base_url, limits),
+            timeout=httpx.Timeout(
+                None, connect=limits.connect_s, pool=limits.connect_s
+            ),
+            headers=self._headers,
+            follow_redirects=False,
+            trust_env=False,
+        )
 
     def authorize(self, header: str) -> None:
         """Send an Authorization header with every request."""
-        self._http.headers["authorization"] = header
+        self._headers["authorization"] = self._http.headers["authorization"] = header
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._http.aclose()
+        for http in (*self._replaced, self._http):
+            await http.aclose()
 
     async def answer(self, call: Call, kind: type[Answered]) -> Answered:
         """Send a request and return the decoded answer."""
@@ -128,12 +137,8 @@ class Connections:
     @asynccontextmanager
     async def stream(self, call: Call) -> AsyncIterator[httpx.Response]:
         """Send a request and hold its answer open; raise for any status but 200."""
-        content = None if call.body is None else msgspec.json.encode(call.body)
-        headers = {"content-type": "application/json"} if content else None
         with self._translated():
-            async with self._http.stream(
-                call.method, call.path, content=content, headers=headers
-            ) as response:
+            async with self._response(call) as response:
                 if call.optional and response.status_code in MISSING:
                     raise MissingEndpointError
                 if response.status_code != httpx.codes.OK:
@@ -143,6 +148,53 @@ class Connections:
                         raise redirected(self.node, str(response.url), target, call)
                     raise refusal(call, response.status_code, body, node=self.node)
                 yield response
+
+    @asynccontextmanager
+    async def _response(self, call: Call) -> AsyncIterator[httpx.Response]:
+        """Send a request, over new connections if the pool has lost its own."""
+        content = None if call.body is None else msgspec.json.encode(call.body)
+        headers = {"content-type": "application/json"} if content else None
+        this = object()
+        self._in_flight.append(this)
+        try:
+            while True:
+                http = self._http
+                request = http.build_request(
+                    call.method, call.path, content=content, headers=headers
+                )
+                try:
+                    response = await http.send(request, stream=True)
+                except httpx.PoolTimeout:
+                    if self._has_lost_connections(http, this):
+                        continue
+                    raise
+                break
+            try:
+                yield response
+            finally:
+                await response.aclose()
+        finally:
+            self._in_flight.remove(this)
+
+    def _has_lost_connections(self, http: httpx.AsyncClient, waiting: object) -> bool:
+        """Return whether a request waited for connections that nobody uses.
+
+        If a request is cancelled in the turn in which its connection is opened or
+        closed, httpcore 1.0.9 keeps the connection in its pool for good. Once these
+        fill the pool, another client with a new pool replaces it. The requests of the
+        old one go on; it is closed at the end.
+
+        The pool is first come, first served: of the requests in flight, those that
+        began before a waiting one hold a connection each, and the others none.
+        """
+        if http is not self._http:  # another request was faster
+            return True
+        holding = self._in_flight.index(waiting)
+        if self._transport is not None or holding >= self._limits.connections:
+            return False
+        self._replaced.append(http)
+        self._http = self._new_client()
+        return True
 
     def line_reader(self, call: Call) -> LineReader:
         """Return a reader for the lines of the answer to ``call``."""

@@ -296,6 +296,51 @@ async def test_closing_the_client_ends_a_pull() -> None:
                 await anext(lines)
 
 
+async def test_cancelled_requests_never_use_up_the_connections() -> None:
+    # httpcore keeps a connection for good if the request is cancelled in certain turns.
+    limits = ClientLimits(connections=2, connect_s=0.05)
+    pulling = asyncio.Event()
+
+    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b"/api/pull" in head:
+                writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + ASKING)
+                await pulling.wait()
+                writer.write(SUCCESS)
+            else:
+                closing = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+                writer.write(closing + b'{"version":"1"}')
+
+    async with listening(serve) as url, OllamaClient(url, limits=limits) as client:
+        async with aclosing(client.pull("m")) as lines:
+            assert (await anext(lines)).status == "pulling manifest"
+            for turns in range(40):
+                asked = asyncio.create_task(client.version())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                asked.cancel()
+                await asyncio.wait([asked])
+                assert await client.version() == "1"
+            pulling.set()
+            assert (await anext(lines)).status == "success"
+
+
+async def test_a_request_waits_for_a_connection_that_is_in_use() -> None:
+    limits = ClientLimits(connections=1, connect_s=0.05)
+
+    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + ASKING)
+        await silent(reader, writer)
+
+    async with listening(serve) as url, OllamaClient(url, limits=limits) as client:
+        async with aclosing(client.pull("m")) as lines:
+            await anext(lines)
+            with pytest.raises(NodeTimeoutError):
+                await client.version()
+
+
 async def test_a_pull_ends_with_success() -> None:
     server = streaming(ASKING[:10], ASKING[10:] + b"\n" + SUCCESS + b"{nonsense\n")
 
