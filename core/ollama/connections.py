@@ -152,29 +152,30 @@ class Connections:
     @asynccontextmanager
     async def _response(self, call: Call) -> AsyncIterator[httpx.Response]:
         """Send a request, over new connections if the pool has lost its own."""
-        content = None if call.body is None else msgspec.json.encode(call.body)
-        headers = {"content-type": "application/json"} if content else None
         this = object()
         self._in_flight.append(this)
         try:
-            while True:
-                http = self._http
-                request = http.build_request(
-                    call.method, call.path, content=content, headers=headers
-                )
-                try:
-                    response = await http.send(request, stream=True)
-                except httpx.PoolTimeout:
-                    if self._has_lost_connections(http, this):
-                        continue
-                    raise
-                break
+            response = await self._sent(call, this)
             try:
                 yield response
             finally:
                 await response.aclose()
         finally:
             self._in_flight.remove(this)
+
+    async def _sent(self, call: Call, this: object) -> httpx.Response:
+        content = None if call.body is None else msgspec.json.encode(call.body)
+        headers = {"content-type": "application/json"} if content else None
+        while True:
+            http = self._http
+            request = http.build_request(
+                call.method, call.path, content=content, headers=headers
+            )
+            try:
+                return await http.send(request, stream=True)
+            except httpx.PoolTimeout:
+                if not self._has_lost_connections(http, this):
+                    raise
 
     def _has_lost_connections(self, http: httpx.AsyncClient, waiting: object) -> bool:
         """Return whether a request waited for connections that nobody uses.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 from herdbook.core import HerdbookError, ModelState
 from herdbook.core.logging import Logger
@@ -37,6 +37,10 @@ those of English text."""
 
 _USUAL_CONTEXT: Final = 4_096
 """Tokens of the context of a runner that is not known: Ollama's default."""
+
+
+_Named: TypeAlias = tuple[str, FoldKey, Fold]
+"""A fold, with the canonical name of its model."""
 
 
 class UseRecorder:
@@ -163,18 +167,38 @@ class UseRecorder:
     ) -> None:
         for fold in folds.values():
             fold.close()
-        named = self._named(folds)
-        await self._refresh(changes, named)
-        left = list(named)
-        while left:
-            name, key, fold = left[0]
+        # Models in memory come before the refresh: a later request may have unloaded or
+        # deleted them, and what it did would be recorded before the use.
+        in_memory, others = self._named(folds)
+        if not await self._record_each(in_memory, changes, left=others):
+            return
+        await self._refresh(changes, others)
+        if await self._record_each(others, changes):
+            await self._record_missing()
+
+    async def _record_each(
+        self,
+        named: list[_Named],
+        changes: dict[str, str | None],
+        *,
+        left: list[_Named] | None = None,
+    ) -> bool:
+        """Record folds; return whether the log could be written.
+
+        Args:
+            named: The folds.
+            changes: Models that clients changed since the last record.
+            left: Further folds that count as not recorded if these cannot be.
+        """
+        waiting = [*named, *(left or ())]
+        for name, key, fold in named:
             try:
-                await self._record(name, key, fold)
+                await self._record(name, key, fold, changed_by=changes.get(key.model))
             except StoreError as error:
-                self._fail([one for _, _, one in left], error)
-                return
-            left.pop(0)
-        await self._record_missing()
+                self._fail([one for _, _, one in waiting], error)
+                return False
+            waiting.pop(0)
+        return True
 
     def _estimated(self, use: Use) -> int:
         """Return the estimated tokens of what the server did not report.
@@ -202,19 +226,21 @@ class UseRecorder:
         was_loaded = status.state is ModelState.LOADED
         return None if (load_s < _LOADING_S) is not was_loaded else not was_loaded
 
-    def _named(self, folds: dict[FoldKey, Fold]) -> list[tuple[str, FoldKey, Fold]]:
-        """Return the folds with canonical names; invalid names are left out."""
-        found = []
+    def _named(self, folds: dict[FoldKey, Fold]) -> tuple[list[_Named], list[_Named]]:
+        """Return the folds of models in memory, and of others, with canonical names.
+
+        Invalid names are left out.
+        """
+        in_memory, others = [], []
         for key, fold in folds.items():
             status = self._uses.status(key.model)
             if status is not None:
-                found.append((status.name, key, fold))
-        return found
+                loaded = status.state is ModelState.LOADED
+                (in_memory if loaded else others).append((status.name, key, fold))
+        return in_memory, others
 
     async def _refresh(
-        self,
-        changes: dict[str, str | None],
-        named: list[tuple[str, FoldKey, Fold]],
+        self, changes: dict[str, str | None], named: list[_Named]
     ) -> None:
         """Refresh if clients changed models, or used some that are not loaded."""
         actors = {}
@@ -236,8 +262,16 @@ class UseRecorder:
         except HerdbookError as error:
             _log.warning("refresh_failed", reason=str(error))
 
-    async def _record(self, name: str, key: FoldKey, fold: Fold) -> None:
+    async def _record(
+        self, name: str, key: FoldKey, fold: Fold, *, changed_by: str | None
+    ) -> None:
         """Record a fold.
+
+        Args:
+            name: Canonical name of the model.
+            key: What its uses have in common.
+            fold: The uses.
+            changed_by: Who changed the model since the last record.
 
         Raises:
             StoreError: The log cannot be written.
@@ -257,13 +291,15 @@ class UseRecorder:
             self._spending.recorded(key.caller.name, fold.tokens, recorded)
         if not recorded:
             _log.info("use_of_missing_model", model=name, requests=fold.count)
+            if key.answered:  # it was there, and is already deleted
+                self._missing.add([fold], f"{name} is not on the server any more")
         elif (
             key.answered
             and before is not None
             and before.state is not ModelState.LOADED
         ):
             # The use shows that the model was in memory. Check whether it still is.
-            self._changes.setdefault(name, None)
+            self._changes.setdefault(name, changed_by)
 
     def _fail(self, folds: list[Fold], error: StoreError) -> None:
         self._works = False

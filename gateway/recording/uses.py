@@ -109,6 +109,7 @@ class Watched:
         "_decoder",
         "_first",
         "_head",
+        "_is_json",
         "_lines",
         "_scan",
         "_started_at",
@@ -134,6 +135,7 @@ class Watched:
         self._decoder: Decoder | None = None
         self._first: float | None = None
         self._status = 0
+        self._is_json = False
         self._head = b""
         self._tail = b""
 
@@ -165,6 +167,7 @@ class Watched:
     def answer_head(self, status: int, headers: Headers) -> None:
         """Receive the head of the answer."""
         self._status = status
+        self._is_json = b"json" in (value_of(headers, b"content-type") or b"").lower()
         coding = value_of(headers, b"content-encoding")
         self._decoder = None if coding is None else Decoder(coding)
 
@@ -193,7 +196,7 @@ class Watched:
         counts = counts_of(self._head, self._tail) if succeeded else Counts()
         if outcome is UseOutcome.COMPLETED and not succeeded:
             outcome = UseOutcome.FAILED
-            failure = _FAILURES.get(self._status, "server_failed")
+            failure = self._failure
         elif outcome is UseOutcome.COMPLETED and counts.failed:
             outcome, failure = UseOutcome.FAILED, "server_failed"
         first = self._first if succeeded else None
@@ -213,6 +216,14 @@ class Watched:
                 unreported=unreported,
             )
         )
+
+    @property
+    def _failure(self) -> str:
+        """Return the code of the failure that the status of the answer shows."""
+        if self._status == 404 and not self._is_json:
+            return "refused"  # the server has no such endpoint, or it is a proxy's page
+        other = "server_failed" if self._status >= 500 else "refused"
+        return _FAILURES.get(self._status, other)
 
     def _unreported(
         self, counts: Counts, outcome: UseOutcome, *, answered: bool

@@ -207,6 +207,15 @@ async def test_a_request_that_the_server_refused_changes_no_state() -> None:
     assert (status.state, status.uses) == (ModelState.AVAILABLE, 0)
 
 
+async def test_an_endpoint_that_the_server_lacks_is_not_a_missing_model() -> None:
+    async with place() as there:
+        answer = await there.http.post("/v1/systemone", json={"model": MODEL})
+        assert (answer.status_code, answer.text) == (404, "404 page not found")
+        (event,) = await there.wait_for(UseFailed)
+    assert isinstance(event.data, UseFailed)
+    assert event.data.failure == "refused"
+
+
 async def test_a_model_that_does_not_exist_is_not_an_error_of_the_gateway() -> None:
     async with place() as there:
         answer = await there.http.post("/api/generate", json=generate("nosuch:1b"))
@@ -237,6 +246,46 @@ async def test_a_load_and_an_unload_are_recorded_as_such() -> None:
         await there.http.post("/api/generate", json=unload)
         await there.wait_for_state(MODEL, ModelState.AVAILABLE)
         assert await there.events(ModelUsed) == []
+
+
+async def test_a_use_is_recorded_before_an_unload_that_follows_it() -> None:
+    async with place() as there:
+        await there.http.post("/api/generate", json=generate())
+        await there.wait_for(ModelUsed)
+        await there.http.post("/api/generate", json=generate())
+        unload = {"model": MODEL, "keep_alive": 0}
+        await there.http.post("/api/generate", json=unload)
+        (unloaded,) = await there.wait_for(ModelUnloaded)
+        used_twice = await there.events(ModelUsed)
+    assert [event.position < unloaded.position for event in used_twice] == [True, True]
+    assert unloaded.actor == "gateway:127.0.0.1"
+
+
+async def test_uses_before_a_deletion_are_recorded_or_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "FOLD_S", 100.0)
+    log = tmp_path / "herd.db"
+    async with place(log=log) as there:
+        await there.manager.load(MODEL)
+        await there.http.post("/api/generate", json=generate())
+        # A model that is gone before the log knows it.
+        copied = {"source": MODEL, "destination": "brief"}
+        await there.http.post("/api/copy", json=copied)
+        answer = await there.http.post("/api/generate", json=generate("brief"))
+        assert answer.status_code == 200
+        for name in (MODEL, "brief"):
+            await there.http.request("DELETE", "/api/delete", json={"model": name})
+    async with ModelManager.open(log, ollama="127.0.0.1:9", refresh=False) as manager:
+        assert (await manager.get_status(MODEL)).uses == 1
+        (event,) = [
+            event
+            async for event in manager._storage.store.read_all()
+            if isinstance(event.data, UsesNotRecorded)
+        ]
+    assert isinstance(event.data, UsesNotRecorded)
+    assert event.data.count == 1
+    assert event.data.reason == "brief:latest is not on the server any more"
 
 
 async def test_uses_are_counted_while_the_log_is_full_and_recorded_later(
