@@ -27,6 +27,9 @@ from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import require
 from herdbook.service.operations.operation import Kind, OperationRequest
 
+_FIRST_EVENT_WITHIN_S: Final = 1.0
+_EVERY_S: Final = 0.02
+
 
 class ActionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A confirmed action.
@@ -58,7 +61,11 @@ class ActionRequest(msgspec.Struct, frozen=True, kw_only=True):
         options: Mapping[str, Setting] | None = None,
         keep_alive: str | float | None = None,
     ) -> None:
-        """Start an operation; it continues when the page is closed."""
+        """Start an operation; it continues when the page is closed.
+
+        Its first event is awaited, so that the next page can show it.
+        """
+        before = self.manager.latest().status(self.name).version
         wanted = OperationRequest(
             kind=kind,
             model=self.name,
@@ -67,7 +74,13 @@ class ActionRequest(msgspec.Struct, frozen=True, kw_only=True):
             options=dict(options or {}),
             keep_alive=keep_alive,
         )
-        await self.service.operations.start(wanted, self.principal)
+        operation = await self.service.operations.start(wanted, self.principal)
+        clock = self.service.clock
+        begun = clock.monotonic()
+        while operation.running and clock.monotonic() - begun < _FIRST_EVENT_WITHIN_S:
+            if self.manager.latest().status(self.name).version != before:
+                return
+            await clock.sleep(_EVERY_S)
 
 
 @post("/models/{name:str}/{word:str}", include_in_schema=False)

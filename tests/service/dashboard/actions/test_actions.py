@@ -48,7 +48,9 @@ def test_form_starts_a_pull_that_is_recorded(
 ) -> None:
     answer = browser.send("/models/qwen3:0.6b/pull")
 
-    assert answer.headers["location"] == "/models/qwen3:0.6b"
+    location = answer.headers["location"]
+    assert location.startswith("/models/qwen3:0.6b?done=")
+    assert 'id="toast"' in browser.http.get(location).text
     wait_until(lambda: "PullCompleted" in event_types(herdbook, "qwen3:0.6b"))
     started = herdbook.get("/v1/models/qwen3:0.6b/history?limit=100")[0]
     assert (started["type"], started["actor"]) == ("PullStarted", "api:local")
