@@ -23,5 +23,13 @@ class Refusal(Exception):  # noqa: N818 - an answer of the sandbox server, not a
         super().__init__(status, text)
 
 
+class Malformed(Refusal):
+    """A refusal of a request that cannot be read, before any model is looked for.
+
+    OpenAI's and Anthropic's forms send it with another content type than those of
+    models.
+    """
+
+
 class Dropped(Exception):  # noqa: N818 - the end of a connection, not an error
     """The connection is cut without an answer."""

@@ -7,43 +7,32 @@ refused with Go's words; unknown fields are ignored.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from herdbook.sandbox.refusals import Refusal
+from herdbook.sandbox.go_json import SPACE, as_unicode, decode
+from herdbook.sandbox.go_time import keep_alive_s
+from herdbook.sandbox.refusals import Malformed, Refusal
+from herdbook.sandbox.request_fields import STRUCTS, Field
 
 Json: TypeAlias = dict[str, object]
 
-_TEXTS: Final = ("model", "name", "source", "destination", "from", "prompt", "suffix")
-#: Where msgspec found a mistake.
-_PLACE: Final = re.compile(r"\(byte (\d+)\)")
-#: Half of a surrogate pair.
-_HALF: Final = re.compile(
-    rb"(?<!\\)((?:\\\\)*)(?:\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
-    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+#: Fields of any type, or of one that reads itself.
+_FREE: Final = frozenset(
+    ("format", "input", "keep_alive", "license", "stop", "stream_options", "think")
 )
-_TYPES: Final[dict[str, tuple[type, ...]]] = {
+_KINDS: Final[dict[str, tuple[type, ...]]] = {
     "string": (str,),
     "bool": (bool,),
+    "integer": (int,),
+    "number": (int, float),
     "array": (list,),
     "object": (dict,),
 }
-_FIELDS: Final = dict.fromkeys(_TEXTS, "string") | {
-    "system": "string",
-    "template": "string",
-    "insecure": "bool",
-    "stream": "bool",
-    "verbose": "bool",
-    "truncate": "bool",
-    "raw": "bool",
-    "remote_host": "string",
-    "messages": "array",
-    "options": "object",
-    "parameters": "object",
-    "files": "object",
-    "info": "object",
-}
+_THINKING: Final = '"high", "medium", "low", "max", true, or false'
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/\r\n]*={0,2}")
 
 
 class Body:
@@ -83,29 +72,90 @@ class Body:
 
 
 def read_body(raw: bytes, struct: str) -> Body:
-    """Decode a body for a Go struct of that name.
+    """Decode a body for a Go struct, such as ``api.ShowRequest``.
 
     Raises:
-        Refusal: empty, no JSON, or a field of the wrong type.
+        Malformed: Empty, not JSON, or a field of the wrong type.
     """
-    if not raw:
-        raise Refusal(400, "missing request body")
-    fields = _decode(raw)
+    wanted = STRUCTS[struct]
+    if not raw.strip(SPACE.encode()):
+        own = wanted.package == "api"
+        raise Malformed(400, "missing request body" if own else "EOF")
+    fields = decode(raw)
     if fields is None:
         return Body({})  # to Go, null is as good as nothing
     if not isinstance(fields, dict):
-        into = f"Go value of type api.{struct}"
-        raise Refusal(400, f"json: cannot unmarshal {_kind(fields)} into {into}")
-    fields = _folded(fields)
+        into = f"Go value of type {struct}"
+        raise Malformed(400, f"json: cannot unmarshal {_kind(fields)} into {into}")
+    fields = _folded(fields, {*wanted.fields, *_FREE})
+    if "name" not in wanted.fields:
+        fields.pop("name", None)
+    if "options" in wanted.fields and wanted.name != "ShowRequest":
+        _check_free(fields)
     for field, value in fields.items():
-        wanted = _FIELDS.get(field)
-        if wanted and value is not None and not isinstance(value, _TYPES[wanted]):
-            into = f"Go struct field {struct}.{field} of type {_go_type(wanted)}"
-            raise Refusal(400, f"json: cannot unmarshal {_kind(value)} into {into}")
+        if field in wanted.fields:
+            _check(value, wanted.fields[field], f"{wanted.name}.{field}")
     return Body(fields)
 
 
-def _folded(fields: dict[str, Any]) -> dict[str, Any]:
+def _check(value: object, field: Field, place: str) -> None:
+    """Refuse a value of the wrong type, in the words of Go.
+
+    Args:
+        value: The value.
+        field: What it must be.
+        place: Where it stands, as Go names it.
+
+    Raises:
+        Malformed: It has another type.
+    """
+    if value is None:
+        return
+    wrong_number = field.kind in {"integer", "number"} and isinstance(value, bool)
+    if wrong_number or not isinstance(value, _KINDS[field.kind]):
+        kind = _kind(value)
+        if field.kind == "integer" and isinstance(value, float):
+            kind = f"number {value!r}"
+        into = f"Go struct field {place} of type {field.go}"
+        raise Malformed(400, f"json: cannot unmarshal {kind} into {into}")
+    if isinstance(value, dict):
+        for name, inner in field.fields.items():
+            _check(value.get(name), inner, f"{place}.{name}")
+    if field.items is not None and isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check(item, field.items, place)
+            if field.go == "[]api.ImageData":
+                _check_base64(item)
+
+
+def _check_base64(text: str) -> None:
+    """Refuse an image that is not base64."""
+    valid = _BASE64.match(text)
+    place = valid.end() if valid else 0
+    if place < len(text) or len(text) % 4:
+        place = place if place < len(text) else len(text) // 4 * 4
+        raise Malformed(400, f"illegal base64 data at input byte {place}")
+
+
+def _check_free(fields: Json) -> None:
+    """Refuse values of the types that read themselves, before all others."""
+    try:
+        keep_alive_s(fields.get("keep_alive"))
+    except Refusal as refusal:
+        raise Malformed(refusal.status, refusal.text) from None
+    match fields.get("think"):
+        case None | bool() | "high" | "medium" | "low" | "max":
+            pass
+        case str(text):
+            quoted = msgspec.json.encode(text).decode()
+            words = f"invalid think value: {quoted} (must be {_THINKING})"
+            raise Malformed(400, words)
+        case _:
+            words = f"think must be a boolean or string ({_THINKING})"
+            raise Malformed(400, words)
+
+
+def _folded(fields: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
     """Return the fields as Go reads them: it ignores the case of names.
 
     The last spelling of a name counts, and null changes nothing.
@@ -113,7 +163,7 @@ def _folded(fields: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for field, value in fields.items():
         folded = field.lower()
-        name = folded if folded in _FIELDS else field
+        name = folded if folded in known else field
         if value is not None or name not in found:
             found[name] = value
     return found
@@ -122,35 +172,13 @@ def _folded(fields: dict[str, Any]) -> dict[str, Any]:
 def subject(raw: bytes) -> str:
     """Return the model that a body names, of a copy the new one; else nothing."""
     try:
-        fields = msgspec.json.decode(_as_unicode(raw))
+        fields = msgspec.json.decode(as_unicode(raw))
     except (msgspec.DecodeError, RecursionError):
         return ""
-    named = _folded(fields) if isinstance(fields, dict) else {}
-    names = (named.get(field) for field in ("model", "name", "destination"))
+    keys = ("model", "name", "destination")
+    named = _folded(fields, keys) if isinstance(fields, dict) else {}
+    names = (named.get(field) for field in keys)
     return next((name for name in names if name and isinstance(name, str)), "")
-
-
-def _as_unicode(raw: bytes) -> bytes:
-    """Return JSON whose text is valid Unicode: Go replaces what is not."""
-    utf_8 = raw.decode("utf-8", "replace").encode()
-    return _HALF.sub(rb"\1\\ufffd", utf_8) if rb"\u" in utf_8 else utf_8
-
-
-def _decode(raw: bytes) -> object:
-    raw = _as_unicode(raw)
-    try:
-        return msgspec.json.decode(raw)
-    except RecursionError:
-        raise Refusal(400, "invalid character '[' exceeded max depth") from None
-    except msgspec.DecodeError as error:
-        if "truncated" in str(error):
-            raise Refusal(400, "unexpected EOF") from None
-        found = _PLACE.search(str(error))
-        place = int(found[1]) if found else 0
-        wanted = "object key string" if "keys" in str(error) else "value"
-        character = chr(raw[place]) if place < len(raw) else ""
-        words = f"invalid character '{character}' looking for beginning of {wanted}"
-        raise Refusal(400, words) from None
 
 
 def _kind(value: object) -> str:
@@ -165,8 +193,3 @@ def _kind(value: object) -> str:
             return "object"
         case _:
             return "number"
-
-
-def _go_type(wanted: str) -> str:
-    go = {"array": "[]api.Message", "object": "map[string]interface {}"}
-    return go.get(wanted, wanted)

@@ -7,20 +7,24 @@ server dies every connection breaks in the middle of its word.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import aclosing
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from herdbook.sandbox.api import control
+from herdbook.sandbox.api.access import shared_with
 from herdbook.sandbox.api.inference import pause
 from herdbook.sandbox.api.responses import (
+    WITHOUT_LENGTH,
     Answer,
     Stream,
     json_answer,
     refusal_answer,
+    with_headers,
 )
 from herdbook.sandbox.api.routes import Request, answer
-from herdbook.sandbox.refusals import Dropped, Refusal
+from herdbook.sandbox.refusals import Dropped, Malformed, Refusal
 from herdbook.sandbox.request_bodies import Json, subject
 from herdbook.sandbox.scripted_answers import ScriptedAnswer
 from herdbook.sandbox.world import Seen, World
@@ -29,6 +33,15 @@ Message: TypeAlias = MutableMapping[str, object]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
+
+
+_OPENAI_KINDS: Final = {400: "invalid_request_error", 404: "not_found_error"}
+_ANTHROPIC_KINDS: Final = _OPENAI_KINDS | {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
 
 
 def application(world: World) -> Application:
@@ -125,6 +138,7 @@ async def _respond(world: World, request: Request, send: Send) -> str:
         response = await answer(world, request)
     except Refusal as refusal:
         response = _refusal(request.path, refusal)
+    response = with_headers(response, shared_with(request.headers))
     if isinstance(response, Stream):
         return await _stream(send, response, scripted)
     if after:
@@ -133,23 +147,26 @@ async def _respond(world: World, request: Request, send: Send) -> str:
     return "answered"
 
 
-def _refusal(path: str, refusal: Refusal) -> Answer:
+def _refusal(path: str, refusal: Refusal) -> Answer | Stream:
     """Refuse in the form of the API that was asked."""
     if not path.startswith("/v1/"):
-        return refusal_answer(refusal.status, refusal.text, plain=refusal.plain)
-    missing = refusal.status == 404
-    kind = "not_found_error" if missing else "invalid_request_error"
+        answer = refusal_answer(refusal.status, refusal.text, plain=refusal.plain)
+        # The content type of a stream that has begun has no charset, and no length.
+        return with_headers(answer, WITHOUT_LENGTH if refusal.plain else {})
     if path == "/v1/messages":
+        kind = _ANTHROPIC_KINDS.get(refusal.status, "api_error")
         said: Json = {"type": kind, "message": refusal.text}
         error: Json = {
             "type": "error",
             "error": said,
-            "request_id": "req_3982b1e88a2f11c652b0fcff",
+            "request_id": f"req_{secrets.token_hex(12)}",
         }
     else:
+        kind = _OPENAI_KINDS.get(refusal.status, "api_error")
         said = {"message": refusal.text, "type": kind, "param": None, "code": None}
         error = {"error": said}
-    return json_answer(error, status=refusal.status, plain=missing)
+    plain = not isinstance(refusal, Malformed)
+    return json_answer(error, status=refusal.status, plain=plain)
 
 
 async def _read(receive: Receive) -> bytes | None:

@@ -30,7 +30,7 @@ from herdbook.sandbox.api.responses import (
     json_answer,
 )
 from herdbook.sandbox.models.store import Entry
-from herdbook.sandbox.refusals import Refusal
+from herdbook.sandbox.refusals import Malformed, Refusal
 from herdbook.sandbox.request_bodies import Body, Json
 from herdbook.sandbox.world import World
 
@@ -38,6 +38,11 @@ PROMPT_TOKENS: Final = 24
 """Tokens that each prompt has."""
 
 NO_CACHE: Final = {"cache-control": "no-cache"}
+_EFFORTS: Final = (
+    *("minimal", "low", "medium", "high", "xhigh", "ultra", "max"),
+    "none",
+)
+_GO_KINDS: Final = {bool: "bool", int: "float64", float: "float64"}
 _FINISHED: Final = {"stop": "end_turn", "length": "max_tokens"}
 """Anthropic's words for why an answer ends."""
 
@@ -45,7 +50,15 @@ _FINISHED: Final = {"stop": "end_turn", "length": "max_tokens"}
 async def chat(world: World, body: Body) -> Answer | Stream:
     """Answer messages in OpenAI's form."""
     if not body.items("messages"):
-        raise Refusal(400, "[] is too short - 'messages'")
+        raise Malformed(400, "[] is too short - 'messages'")
+    _check_contents(body)
+    effort = body.get("reasoning_effort")
+    if effort is not None and effort not in _EFFORTS:
+        names = ", ".join(f'"{one}"' for one in _EFFORTS[:-1])
+        words = f'(must be {names}, or "{_EFFORTS[-1]}")'
+        raise Malformed(400, f'invalid reasoning value: "{effort}" {words}')
+    if not body.model:
+        raise Refusal(400, "model is required")
     entry = entry_for(world, body, "chat")
     head = _head(world, body, "chatcmpl-547", "chat.completion")
     if body.flag("stream"):
@@ -64,6 +77,14 @@ async def completions(world: World, body: Body) -> Answer | Stream:
     """Complete a prompt in OpenAI's form."""
     entry = entry_for(world, body, "generate")
     head = _head(world, body, "cmpl-547", "text_completion")
+    if not body.text("prompt"):  # loads the model, as Ollama's own form does
+        choice = {"text": "", "index": 0, "finish_reason": "load"}
+        async with runner_for(world, entry, Body({})):
+            reply = head | {"choices": [choice]}
+        if body.flag("stream"):
+            return await _stream(_one_chunk(reply))
+        usage = dict.fromkeys(_usage(0), 0)
+        return json_answer(reply | {"usage": usage}, plain=True)
     if body.flag("stream"):
         return await _stream(_texts(world, entry, body, head))
 
@@ -76,6 +97,12 @@ async def completions(world: World, body: Body) -> Answer | Stream:
 
 async def embeddings(world: World, body: Body) -> Answer:
     """Turn texts into vectors in OpenAI's form."""
+    if body.get("input") in (None, []):
+        raise Malformed(400, "invalid input")
+    encoding = body.text("encoding_format")
+    if encoding not in {"", "float", "base64"}:
+        words = f"= {encoding}. Supported values: ['float', 'base64']."
+        raise Malformed(400, f"Invalid value for 'encoding_format' {words}")
     vectors, tokens = await inference_endpoints.vectors(world, body)
     packed = body.text("encoding_format") == "base64"
     data = [
@@ -93,9 +120,13 @@ async def embeddings(world: World, body: Body) -> Answer:
 
 async def messages(world: World, body: Body) -> Answer | Stream:
     """Answer messages in Anthropic's form."""
+    if not body.model:
+        raise Malformed(400, "model is required")
     limit = body.get("max_tokens")
     if not isinstance(limit, int) or limit <= 0:
-        raise Refusal(400, "max_tokens is required and must be positive")
+        raise Malformed(400, "max_tokens is required and must be positive")
+    if not body.items("messages"):
+        raise Malformed(400, "messages is required")
     entry = entry_for(world, body, "chat")
     head: Json = {
         "id": "msg_26ce2e229dccc0b9b6af3403",
@@ -132,6 +163,22 @@ def entry_for(world: World, body: Body, verb: str) -> Entry:
     return entry
 
 
+def _check_contents(body: Body) -> None:
+    """Refuse messages whose content OpenAI's form does not know."""
+    for message in body.items("messages"):
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, bool | int | float):
+            kind = _GO_KINDS[type(content)]
+            raise Malformed(400, f"invalid message content type: {kind}")
+        parts = content if isinstance(content, list) else []
+        for part in parts:
+            image = part.get("image_url") if isinstance(part, dict) else None
+            url = image.get("url") if isinstance(image, dict) else image
+            if isinstance(url, str) and url.startswith(("http://", "https://")):
+                words = "please use base64 encoded data instead"
+                raise Malformed(400, f"image URLs are not currently supported, {words}")
+
+
 def _head(world: World, body: Body, id_: str, kind: str) -> Json:
     return {
         "id": id_,
@@ -158,6 +205,11 @@ async def _whole(
         text = "".join([part async for part in spoken(world, usage.words)])
     reply = shape(text, usage.reason, len(usage.words))
     return json_answer(reply, plain=True)
+
+
+async def _one_chunk(chunk: Json) -> AsyncGenerator[Json, None]:
+    yield chunk
+    yield {}
 
 
 async def _stream(source: AsyncGenerator[Json, None]) -> Stream:

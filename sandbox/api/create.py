@@ -6,7 +6,9 @@ a new blob, and the lines say which.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator
+from typing import Final
 
 import msgspec
 
@@ -16,20 +18,30 @@ from herdbook.sandbox.models.store import Entry
 from herdbook.sandbox.request_bodies import Body, Json
 from herdbook.sandbox.world import World
 
+DIGEST: Final = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
+"""The digest of a blob."""
+
+_CLOUD: Final = "https://ollama.com:443"
+_QUANTIZATIONS: Final = ("F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0")
+
 
 async def create_lines(
     world: World, name: Name, body: Body
 ) -> AsyncGenerator[Json, None]:
     """Make the model, telling each step."""
-    for file in body.table("files").values():
-        yield {"status": "parsing GGUF"}
-        path = f"/models/blobs/{str(file).replace(':', '-')}"
-        yield {"error": f"open {path}: no such file or directory"}
+    refusal = _refusal(world, body)
+    if refusal is not None:
+        if body.table("files"):
+            yield {"status": "parsing GGUF"}
+        yield refusal
         return
-    if body.text("remote_host") and world.profile.knows_cloud:
-        package = pack(Contents(config=_stub(body)))
+    remote_host = body.text("remote_host")
+    if body.text("from").lower().endswith((":cloud", "-cloud")):
+        remote_host = remote_host or _CLOUD
+    if remote_host and world.profile.knows_cloud:
+        package = pack(Contents(config=_stub(body, remote_host)))
     else:
-        source = Name.parse(body.text("from"))
+        source = _source(world, body)
         assert source is not None
         async for one in _fetched(world, source):
             yield one
@@ -42,6 +54,44 @@ async def create_lines(
     yield {"status": "writing manifest"}
     _write(world, name, package)
     yield {"status": "success"}
+
+
+def _source(world: World, body: Body) -> Name | None:
+    text = body.text("from")
+    local = world.profile.knows_cloud and text.lower().endswith(":local")
+    return Name.parse(text[: -len(":local")] if local else text)
+
+
+def _refusal(world: World, body: Body) -> Json | None:
+    """Return the line that ends a request which cannot be fulfilled."""
+    if body.text("from"):
+        if _source(world, body) is None:
+            return {"error": "invalid model name", "status": 400}
+        quantization = body.text("quantize") or body.text("quantization")
+        if quantization and quantization.upper() not in _QUANTIZATIONS:
+            words = f"supported types are {', '.join(_QUANTIZATIONS)}"
+            kind = quantization.upper()
+            return {"error": f"unsupported quantization type {kind} - {words}"}
+        if isinstance(body.get("license"), bool | int | float):
+            kind = "bool" if isinstance(body.get("license"), bool) else "number"
+            into = "Go value of type []string"
+            return {"error": f"json: cannot unmarshal {kind} into {into}"}
+        return None
+    return _refusal_of_files(world, body)
+
+
+def _refusal_of_files(world: World, body: Body) -> Json:
+    """Return the line that ends a creation from files: none has weights here."""
+    for file, digest in body.table("files").items():
+        if not str(file).endswith(".gguf"):
+            return {"error": "unknown type", "status": 400}
+        if not DIGEST.fullmatch(str(digest)):
+            return {"error": "invalid digest format"}
+        if str(digest) in world.store.blobs:
+            return {"error": "supplied file was not in GGUF format", "status": 400}
+        path = f"/models/blobs/{str(digest).replace(':', '-')}"
+        return {"error": f"open {path}: no such file or directory"}
+    return {"error": "unknown type", "status": 400}
 
 
 async def _fetched(world: World, source: Name) -> AsyncGenerator[Json, None]:
@@ -77,11 +127,10 @@ def _nothing() -> Package:
     return pack(Contents(config=NO_CONFIG), older=True)
 
 
-def _stub(body: Body) -> Config:
+def _stub(body: Body, host: str) -> Config:
     """Describe a model that lives elsewhere."""
     info = body.table("info")
     stated = {"capabilities", "context_length", "embedding_length"} & info.keys()
-    host = body.text("remote_host")
     port = "" if ":" in host.partition("://")[2] else ":11434"
     return msgspec.convert(
         {

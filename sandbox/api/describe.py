@@ -39,15 +39,17 @@ def running(world: World) -> Json:
 
 def openai_models(world: World) -> list[Json]:
     """List the models as OpenAI's API does."""
-    return [
-        {
-            "id": entry.name.display,
-            "object": "model",
-            "created": int(entry.modified.timestamp()),
-            "owned_by": "library",
-        }
-        for entry, _ in world.store.listed()
-    ]
+    return [openai_model(entry) for entry, _ in world.store.listed()]
+
+
+def openai_model(entry: Entry) -> Json:
+    """Describe one model as OpenAI's API does."""
+    return {
+        "id": entry.name.display,
+        "object": "model",
+        "created": int(entry.modified.timestamp()),
+        "owned_by": entry.name.namespace,
+    }
 
 
 def show(world: World, entry: Entry, body: Body) -> Json:
@@ -210,9 +212,9 @@ def _go_value(value: object) -> str:
 
 def _quoted(text: str) -> str:
     """Quote what would not stand on one line."""
-    if "\n" in text:
-        return f'"""{text}"""'
-    return f'"{text}"' if text != text.strip() else text
+    if "\n" not in text and text == text.strip(" "):
+        return text
+    return f'"""{text}"""' if '"' in text else f'"{text}"'
 
 
 def _model_info(weights: Weights, *, verbose: bool) -> Json:

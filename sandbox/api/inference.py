@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+import msgspec
+
 from herdbook.sandbox.api.describe import capabilities, details
 from herdbook.sandbox.clock import Clock
 from herdbook.sandbox.go_time import keep_alive_s
@@ -23,6 +25,22 @@ from herdbook.sandbox.world import World
 
 #: What every model says, token by token.
 _WORDS: Final = re.findall(r" ?\w+|\.", "This is a simulated answer of the sandbox.")
+
+_INTEGERS: Final = (
+    *("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep"),
+    *("draft_num_predict", "seed", "num_predict", "top_k", "repeat_last_n"),
+)
+_NUMBERS: Final = (
+    *("top_p", "min_p", "typical_p", "temperature", "repeat_penalty"),
+    *("presence_penalty", "frequency_penalty"),
+)
+#: Options with their types, as the server's errors name them.
+_OPTION_TYPES: Final = {
+    **dict.fromkeys(_INTEGERS, ("integer", (int, float))),
+    **dict.fromkeys(_NUMBERS, ("float32", (int, float))),
+    "use_mmap": ("boolean", (bool,)),
+    "stop": ("array", (list,)),
+}
 
 #: Options that need a new runner, besides ``num_ctx``.
 _OF_RUNNERS: Final = ("num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread")
@@ -84,6 +102,7 @@ def wanted_runner(world: World, entry: Entry, options: Json) -> Wanted:
     contents = world.contents(entry)
     weights = contents.weights
     assert weights is not None
+    check_options(options)
     parameters = contents.parameters | options
     return Wanted(
         name=entry.name.display,
@@ -99,6 +118,20 @@ def wanted_runner(world: World, entry: Entry, options: Json) -> Wanted:
     )
 
 
+def check_options(options: Json) -> None:
+    """Refuse options of the wrong type; unknown ones are ignored."""
+    for name, value in options.items():
+        if value is None or name not in _OPTION_TYPES:
+            continue
+        go, types = _OPTION_TYPES[name]
+        if not isinstance(value, types) or (
+            go != "boolean" and isinstance(value, bool)
+        ):
+            raise Refusal(500, f'option "{name}" must be of type {go}')
+        if isinstance(value, list) and not all(isinstance(one, str) for one in value):
+            raise Refusal(500, f'option "{name}" must be of an array of strings')
+
+
 @asynccontextmanager
 async def runner_for(world: World, entry: Entry, body: Body) -> AsyncIterator[Request]:
     """Hold a runner of a model while something is done with it."""
@@ -112,19 +145,34 @@ async def runner_for(world: World, entry: Entry, body: Body) -> AsyncIterator[Re
 
 
 def answer_of(request: Request, body: Body, limit: object) -> Usage:
-    """Compose the answer: as many tokens as asked for, of a few words."""
-    if body.get("images") and "vision" not in request.wanted.weights.capabilities:
+    """Compose the answer: as many tokens as asked for, of a few words.
+
+    Args:
+        request: Holds the runner.
+        body: What is asked of the model, in Ollama's own form.
+        limit: The most tokens; zero and less are no limit.
+    """
+    if _images(body) and "vision" not in request.wanted.weights.capabilities:
         raise Refusal(400, _NO_IMAGES, plain=body.flag("stream", default=True))
     form = body.get("format")
-    if form is not None and form != "json" and not isinstance(form, dict):
-        message = f'invalid format: "\\"{form}\\""; expected "json"'
-        raise Refusal(500, f"{message} or a valid JSON Schema object")
-    if limit is not None and not isinstance(limit, (int, float)):
-        raise Refusal(500, 'option "num_predict" must be of type integer')
-    if not isinstance(limit, int) or limit < 0:
+    if form not in (None, "", "json") and not isinstance(form, dict):
+        given = msgspec.json.encode(form).decode()
+        raise Refusal(500, _bad_format(given), plain=body.flag("stream", default=True))
+    if not isinstance(limit, int | float) or int(limit) <= 0:
         return Usage(request, _WORDS, "stop")
-    words = [_WORDS[index % len(_WORDS)] for index in range(limit)]
+    words = [_WORDS[index % len(_WORDS)] for index in range(int(limit))]
     return Usage(request, words, "length")
+
+
+def _bad_format(given: str) -> str:
+    quoted = msgspec.json.encode(given).decode()
+    return f'invalid format: {quoted}; expected "json" or a valid JSON Schema object'
+
+
+def _images(body: Body) -> bool:
+    """Return whether a request has images, in its prompt or in its messages."""
+    messages = [one for one in body.items("messages") if isinstance(one, dict)]
+    return bool(body.get("images") or any(one.get("images") for one in messages))
 
 
 async def spoken(world: World, words: list[str]) -> AsyncIterator[str]:
@@ -168,8 +216,16 @@ def given_capabilities(world: World, entry: Entry) -> tuple[str, ...]:
     return capabilities(world.contents(entry))
 
 
+def thinks_first(world: World, entry: Entry, body: Body) -> bool:
+    """Return whether the answer of a model begins with thoughts.
+
+    Without ``think``, that depends on the model: those of the recordings have none.
+    """
+    able = "thinking" in given_capabilities(world, entry)
+    return able and not world.profile.old and bool(body.get("think"))
+
+
 def _context(parameters: Json, usual: int, trained: int) -> int:
-    value = parameters.get("num_ctx", usual)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise Refusal(500, 'option "num_ctx" must be of type integer')
-    return min(max(int(value), _LEAST_CONTEXT), trained)
+    value = parameters.get("num_ctx")
+    asked = int(value) if isinstance(value, int | float) else usual
+    return min(max(asked, _LEAST_CONTEXT), trained)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import AsyncGenerator, Callable
+from typing import Final
 
 from herdbook.sandbox.api import lookup
 from herdbook.sandbox.api.inference import (
@@ -20,6 +21,7 @@ from herdbook.sandbox.api.inference import (
     require,
     runner_for,
     spoken,
+    thinks_first,
     unload,
 )
 from herdbook.sandbox.api.responses import Answer, Lines, Stream, json_answer
@@ -30,19 +32,27 @@ from herdbook.sandbox.request_bodies import Body, Json
 from herdbook.sandbox.runners.runner import Request
 from herdbook.sandbox.world import World
 
+_NOT_RAW: Final = ("template", "system", "context")
+_NO_EMBEDDINGS: Final = (
+    "This server does not support embeddings. Start it with `--embeddings`"
+)
+_MOST_PROBABILITIES: Final = 20
+
 Wrap = Callable[[str], Json]
 """Put words under the keys of an endpoint."""
 
 
 async def generate(world: World, body: Body) -> Answer | Stream:
     """Answer a prompt; without one, load or unload the model."""
+    _check_probabilities(body)
     entry = lookup.to_generate(world, body.model)
-    idle = not body.text("prompt") and not body.get("images")
+    idle = not body.text("prompt")
     return await _complete(world, entry, body, wrap=_response, idle=idle)
 
 
 async def chat(world: World, body: Body) -> Answer | Stream:
     """Answer messages; without any, load or unload the model."""
+    _check_probabilities(body)
     if not body.model:
         raise Refusal(400, "model is required")
     entry = lookup.to_generate(world, body.model)
@@ -71,25 +81,34 @@ async def embed(world: World, body: Body) -> Answer:
 
 async def vectors(world: World, body: Body) -> tuple[list[list[float]], int]:
     """Turn texts into vectors for another form; also return the number of tokens."""
-    texts = _texts(body.get("input"))
+    given = body.get("input")
+    texts = [""] if given == "" else _texts(given)
     entry = lookup.to_embed(world, body.model)
     async with runner_for(world, entry, Body({})) as request:
         return _vectors(world, body, texts, request)
+
+
+def _embeds(world: World, request: Request) -> bool:
+    able = "embedding" in request.wanted.weights.capabilities
+    return able or world.profile.embeds_with_any
 
 
 def _vectors(
     world: World, body: Body, texts: list[str], request: Request
 ) -> tuple[list[list[float]], int]:
     weights = request.wanted.weights
-    if "embedding" not in weights.capabilities and not world.profile.embeds_with_any:
-        start = "Start it with `--embeddings`"
-        raise Refusal(501, f"This server does not support embeddings. {start}")
+    if not _embeds(world, request):
+        raise Refusal(501, _NO_EMBEDDINGS)
     tokens = [len(text.split()) + 2 for text in texts]
     if tokens and max(tokens) > request.wanted.context:
         if not body.flag("truncate", default=True):
             raise Refusal(400, _too_long(world))
         tokens = [min(count, request.wanted.context) for count in tokens]
-    return [_vector(text, weights.embedding_length) for text in texts], sum(tokens)
+    length = weights.embedding_length
+    wanted = body.get("dimensions")
+    if isinstance(wanted, int) and 0 < wanted < length:
+        length = wanted
+    return [_vector(text, length) for text in texts], sum(tokens)
 
 
 async def embeddings(world: World, body: Body) -> Answer:
@@ -99,6 +118,8 @@ async def embeddings(world: World, body: Body) -> Answer:
     entry = lookup.to_embed(world, body.model)
     async with runner_for(world, entry, body) as request:
         prompt = body.text("prompt")
+        if prompt and not _embeds(world, request):
+            raise Refusal(500, _NO_EMBEDDINGS)
         length = request.wanted.weights.embedding_length
         vector = _vector(prompt, length) if prompt else []
         return json_answer({"embedding": vector})
@@ -111,6 +132,8 @@ async def _complete(
     if idle and stays == 0:
         unload(world, entry)
         return json_answer(_idle(world, body, wrap, "unload"))
+    if body.flag("raw") and any(body.get(one) for one in _NOT_RAW):
+        raise Refusal(400, "raw mode does not support template, system, or context")
     verb = "chat" if wrap is _message else "generate"
     require(entry, given_capabilities(world, entry), body, verb)
     if idle:
@@ -126,9 +149,13 @@ async def _lines(
     world: World, entry: Entry, body: Body, wrap: Wrap
 ) -> AsyncGenerator[Json, None]:
     """Say the answer line by line, while the runner is held."""
+    thinks = thinks_first(world, entry, body)
     async with runner_for(world, entry, body) as request:
         usage = answer_of(request, body, body.table("options").get("num_predict"))
-        async for text in spoken(world, usage.words):
+        thoughts = len(usage.words) // 2 if thinks else 0
+        async for text in spoken(world, usage.words[:thoughts]):
+            yield _head(world, body) | _thought(wrap, text) | {"done": False}
+        async for text in spoken(world, usage.words[thoughts:]):
             yield _head(world, body) | wrap(text) | {"done": False}
         yield _head(world, body) | wrap("") | _tail(world, body, usage, wrap)
 
@@ -136,14 +163,19 @@ async def _lines(
 async def _whole(lines: Lines, wrap: Wrap) -> Json:
     """Put the lines of an answer together."""
     reply = [one async for one in lines]
-    words = "".join(_words(one) for one in reply)
-    return reply[-1] | wrap(words)
+    words = "".join(_words(one, "response", "content") for one in reply)
+    thoughts = "".join(_words(one, "thinking", "thinking") for one in reply)
+    wrapped = _thought(wrap, thoughts, words) if thoughts else wrap(words)
+    whole: Json = {}
+    for key, value in reply[-1].items():
+        whole |= wrapped if key in wrapped else {key: value}
+    return whole
 
 
-def _words(reply: Json) -> str:
+def _words(reply: Json, key: str, key_of_message: str) -> str:
     message = reply.get("message")
-    content = message["content"] if isinstance(message, dict) else reply["response"]
-    return str(content)
+    found = message.get(key_of_message) if isinstance(message, dict) else reply.get(key)
+    return str(found or "")
 
 
 def _head(world: World, body: Body) -> Json:
@@ -179,8 +211,23 @@ def _message(text: str) -> Json:
     return {"message": {"role": "assistant", "content": text}}
 
 
+def _thought(wrap: Wrap, thoughts: str, words: str = "") -> Json:
+    """Put thoughts under the keys of an endpoint, after the words."""
+    if wrap is _message:
+        message = {"role": "assistant", "content": words, "thinking": thoughts}
+        return {"message": message}
+    return {"response": words, "thinking": thoughts}
+
+
 def _now(world: World) -> str:
     return go_date(world.clock.wall(world.clock.now()))
+
+
+def _check_probabilities(body: Body) -> None:
+    wanted = body.get("top_logprobs")
+    if isinstance(wanted, int) and not 0 <= wanted <= _MOST_PROBABILITIES:
+        limits = f"between 0 and {_MOST_PROBABILITIES}"
+        raise Refusal(400, f"top_logprobs must be {limits}")
 
 
 def _too_long(world: World) -> str:

@@ -88,7 +88,8 @@ def to_delete(world: World, text: str) -> Entry:
     """Find the model for delete."""
     if not text and not world.profile.old:
         raise Refusal(400, "model is required")
-    name = Name.parse(text)
+    local = world.profile.knows_cloud and text.lower().endswith(":local")
+    name = Name.parse(text[: -len(":local")] if local else text)
     if name is None:
         raise Refusal(400, f'name "{text}" is invalid')
     entry = world.entry(name)

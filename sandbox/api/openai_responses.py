@@ -24,6 +24,7 @@ from herdbook.sandbox.api.responses import (
     json_answer,
 )
 from herdbook.sandbox.models.store import Entry
+from herdbook.sandbox.refusals import Refusal
 from herdbook.sandbox.request_bodies import Body, Json
 from herdbook.sandbox.world import World
 
@@ -33,6 +34,8 @@ _MESSAGE: Final = "msg_547"
 
 async def respond(world: World, body: Body) -> Answer | Stream:
     """Answer an input in the form of OpenAI's responses."""
+    if not body.model:
+        raise Refusal(400, "model is required")
     entry = entry_for(world, body, "chat")
     if body.flag("stream"):
         lines = await Lines.start(_events(world, entry, body))

@@ -17,6 +17,7 @@ JSON: Final = "application/json; charset=utf-8"
 PLAIN_JSON: Final = "application/json"
 LINES: Final = "application/x-ndjson"
 TEXT: Final = "text/plain; charset=utf-8"
+HTML: Final = "text/html; charset=utf-8"
 PLAIN_TEXT: Final = "text/plain"
 EVENTS: Final = "text/event-stream"
 
@@ -49,9 +50,13 @@ class Lines:
 
     The first line is already there, because a failure before it is an answer of its
     own. Closing the lines ends what produces them, however few were read.
+
+    Attributes:
+        first: The first line.
     """
 
     def __init__(self, first: Json, rest: AsyncGenerator[Json, None]) -> None:
+        self.first = first
         self._first: list[Json] = [first]
         self._rest = rest
 
@@ -123,3 +128,8 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str = LINES
     write: Callable[[Json], bytes] = line
     headers: dict[str, str] = {}
+
+
+def with_headers(answer: Answer | Stream, headers: dict[str, str]) -> Answer | Stream:
+    """Return an answer with further headers; those that it has stay."""
+    return msgspec.structs.replace(answer, headers=headers | answer.headers)

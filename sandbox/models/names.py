@@ -34,7 +34,7 @@ class Name(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def parse(cls, text: str) -> Self | None:
         """Read a name, or answer None where it is not valid."""
-        rest = text.partition("://")[2] if "://" in text else text
+        rest = text
         parts: dict[str, str] = {}
         if ":" in rest.rpartition("/")[2]:
             rest, _, parts["tag"] = rest.rpartition(":")
@@ -42,7 +42,7 @@ class Name(msgspec.Struct, frozen=True, kw_only=True):
         if slash:
             rest, slash, parts["namespace"] = rest.rpartition("/")
             if slash:
-                parts["host"] = rest
+                parts["host"] = rest.partition("://")[2] or rest
         valid = all(_PARTS[part].fullmatch(value) for part, value in parts.items())
         return cls(**parts) if valid else None
 

@@ -9,6 +9,14 @@ import pytest
 from herdbook.sandbox.go_time import FOREVER, duration_s, go_date, keep_alive_s
 from herdbook.sandbox.models.names import Name
 from herdbook.sandbox.refusals import Refusal
+from herdbook.sandbox.request_bodies import Body, read_body
+
+INTO = "json: cannot unmarshal"
+FIELD = "Go struct field GenerateRequest"
+CHAT = "Go struct field ChatRequest.messages"
+EMBED = "Go struct field EmbedRequest"
+KEY = "looking for beginning of object key string"
+THINKING = '"high", "medium", "low", "max", true, or false'
 
 
 @pytest.mark.parametrize(
@@ -30,7 +38,18 @@ def test_name_is_displayed_in_its_shortest_form(text: str, display: str) -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["", "bad name", "-x", "plain:", ":latest", "a/b/c/d/e", "x@sha256-00", "é"]
+    "text",
+    [
+        "",
+        "bad name",
+        "-x",
+        "plain:",
+        ":latest",
+        "a/b/c/d/e",
+        "x@sha256-00",
+        "é",
+        "http://x/y",
+    ],
 )
 def test_invalid_name_is_refused_as_a_whole(text: str) -> None:
     assert Name.parse(text) is None
@@ -88,3 +107,100 @@ def test_date_is_shown_in_the_zone_of_the_server() -> None:
     result = go_date(datetime(2026, 1, 1, tzinfo=UTC), zone_minutes=-420)
 
     assert result == "2025-12-31T17:00:00-07:00"
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"", "missing request body"),
+        (b" \n", "missing request body"),
+        (b"{", "unexpected EOF"),
+        (b'{"model":"x', "unexpected EOF"),
+        (b"tru", "unexpected EOF"),
+        (b"trux", "invalid character 'x' in literal true (expecting 'e')"),
+        (b"x", "invalid character 'x' looking for beginning of value"),
+        (b"\xff\xfe", "invalid character 'ÿ' looking for beginning of value"),
+        (b'{"a":NaN}', "invalid character 'N' looking for beginning of value"),
+        (b'{"a":1,}', f"invalid character '}}' {KEY}"),
+        (b"{'a':1}", rf"invalid character '\'' {KEY}"),
+        (b'{"a" "x"}', "invalid character '\"' after object key"),
+        (b'{"a":1 "b"}', "invalid character '\"' after object key:value pair"),
+        (b'{"a":"{" 1}', "invalid character '1' after object key:value pair"),
+        (b'{"a":[1}', "invalid character '}' after array element"),
+        (b"[1,]", "invalid character ']' looking for beginning of value"),
+        (rb'{"a":"\q"}', "invalid character 'q' in string escape code"),
+        (b"[]", f"{INTO} array into Go value of type api.GenerateRequest"),
+        (b'{"MODEL":1}', f"{INTO} number into {FIELD}.model of type string"),
+        (b'{"context":"x"}', f"{INTO} string into {FIELD}.context of type []int"),
+        (b'{"raw":0}', f"{INTO} number into {FIELD}.raw of type bool"),
+        (b'{"keep_alive":true}', "Unsupported type: 'bool'"),
+        (b'{"raw":0,"keep_alive":"5"}', 'time: missing unit in duration "5"'),
+        (b'{"think":"x"}', f'invalid think value: "x" (must be {THINKING})'),
+        (b'{"think":1}', f"think must be a boolean or string ({THINKING})"),
+        (b'{"images":["a b"]}', "illegal base64 data at input byte 1"),
+        (b'{"images":["aGVsb"]}', "illegal base64 data at input byte 4"),
+    ],
+)
+def test_body_is_refused_in_the_words_of_go(raw: bytes, words: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        read_body(raw, "api.GenerateRequest")
+
+    assert (refused.value.status, refused.value.text) == (400, words)
+
+
+@pytest.mark.parametrize(
+    ("struct", "raw", "words"),
+    [
+        ("openai.CompletionRequest", b"", "EOF"),
+        (
+            "openai.ChatCompletionRequest",
+            b"[]",
+            f"{INTO} array into Go value of type openai.ChatCompletionRequest",
+        ),
+        (
+            "api.ChatRequest",
+            b'{"messages":[{"role":1}]}',
+            f"{INTO} number into {CHAT}.role of type string",
+        ),
+        (
+            "api.ChatRequest",
+            b'{"messages":["x"]}',
+            f"{INTO} string into {CHAT} of type api.Alias",
+        ),
+        (
+            "api.CreateRequest",
+            b'{"files":{"a":1}}',
+            f"{INTO} number into Go struct field CreateRequest.files of type string",
+        ),
+        (
+            "api.EmbedRequest",
+            b'{"dimensions":1.5}',
+            f"{INTO} number 1.5 into {EMBED}.dimensions of type int",
+        ),
+    ],
+)
+def test_fields_have_the_types_of_their_struct(
+    struct: str, raw: bytes, words: str
+) -> None:
+    with pytest.raises(Refusal) as refused:
+        read_body(raw, struct)
+
+    assert refused.value.text == words
+
+
+@pytest.mark.parametrize(
+    ("struct", "raw"),
+    [
+        ("api.ShowRequest", b'{"model":"x"} and more'),
+        ("api.CopyRequest", b'{"model":1,"stream":"x"}'),
+        ("api.DeleteRequest", b'{"options":[],"keep_alive":true}'),
+        ("anthropic.MessagesRequest", b'{"system":[{"type":"text"}]}'),
+    ],
+)
+def test_what_go_does_not_read_is_ignored(struct: str, raw: bytes) -> None:
+    assert isinstance(read_body(raw, struct), Body)
+
+
+def test_only_some_requests_have_the_old_field_for_the_model() -> None:
+    assert read_body(b'{"name":"x"}', "api.ShowRequest").model == "x"
+    assert read_body(b'{"name":"x"}', "api.GenerateRequest").model == ""

@@ -74,13 +74,14 @@ async def test_parameters_are_written_in_the_format_of_go(client: Any) -> None:
 
 
 async def test_modelfile_quotes_values_that_need_it(client: Any) -> None:
-    given = {"system": " a", "template": "one\ntwo"}
+    given = {"system": " a", "template": "one\ntwo", "license": 'a\n"b"'}
     await client.post("/api/create", model="x", **given, **{"from": "plain"})
 
     modelfile = (await show(client, "x"))["modelfile"]
 
     assert 'SYSTEM " a"\n' in modelfile
-    assert 'TEMPLATE """one\ntwo"""\n' in modelfile
+    assert 'TEMPLATE "one\ntwo"\n' in modelfile
+    assert 'LICENSE """a\n"b""""\n' in modelfile
 
 
 async def test_dates_are_shown_in_the_zone_of_the_server(client_of: Any) -> None:
@@ -270,7 +271,7 @@ async def test_openai_endpoints_use_their_own_format(client: Any) -> None:
     missing = await client.ask("GET", "/v1/models/missing")
     chat = await client.post("/v1/chat/completions", model="nomic-embed-text")
 
-    assert (await client.get("/v1/models/plain"))["id"] == "plain:latest"
+    assert (await client.get("/v1/models/plain"))["id"] == "plain"
     assert missing.json["error"]["type"] == "not_found_error"
     assert chat.json["error"]["type"] == "invalid_request_error"
 
