@@ -12,9 +12,9 @@ from herdbook.core.logging import configure_later
 
 _QUIET = frozenset({"event", "level", "correlation_id"})
 SENTENCES: Final = {
-    "entry_unreadable": "an entry of the server's lists is left out: {name} "
+    "entry_unreadable": "skipped an entry in the server's lists: {name} "
     "({source}: {reason})",
-    "more_entries_unreadable": "{entries} more entries of the lists are left out",
+    "more_entries_unreadable": "skipped {entries} more entries in the lists",
     "show_failed": "the details of {model} cannot be read: {reason}",
     "more_shows_failed": "the details of {models} more models cannot be read",
     "log_not_writable": "{log} cannot be written: {effect}",

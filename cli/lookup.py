@@ -60,7 +60,7 @@ def only_node(invocation: Invocation, fleet: Fleet) -> ModelManager:
     try:
         return queries.only_node(fleet)
     except AmbiguousNodeError as error:
-        error.subject = f"herdbook {invocation.verb}"
+        error.subject = invocation.verb
         error.remedy = f"Add --node NAME. {error.remedy}"
         raise
 
@@ -84,8 +84,15 @@ def known_status(models: ReadModel, model: str) -> ModelStatus:
     return status
 
 
-async def find_present(manager: ModelManager, model: str) -> ModelStatus:
+async def find_present(
+    manager: ModelManager, model: str, *, may_pull: bool = True
+) -> ModelStatus:
     """Return the status of a model that the server has.
+
+    Args:
+        manager: The manager of its node.
+        model: The model.
+        may_pull: Whether the error may suggest to pull the model.
 
     Raises:
         InvalidNameError: The name is not valid.
@@ -95,5 +102,5 @@ async def find_present(manager: ModelManager, model: str) -> ModelStatus:
     status = models.status(model)
     # A model that is being pulled or configured has its own, more precise error.
     if not status.present and status.version == 0:
-        raise model_not_found(models, status.name)
+        raise model_not_found(models, status.name, may_pull=may_pull)
     return status

@@ -97,6 +97,6 @@ def read_size(text: str) -> int:
     size = parse_size(text)
     if size is None:
         raise UsageError(
-            f"{text[:80]!r}", "is not a size", "Include a unit, such as 16GB"
+            f"{text[:80]!r}", "is not a size", "Use a number and a unit, such as 16GB"
         )
     return size

@@ -84,8 +84,8 @@ def _has_checked_body(wanted: Wanted, *, compressed: bool) -> bool:
         if compressed:
             raise Refusal(
                 403,
-                "A token that is limited to certain models cannot use this content "
-                "coding.",
+                "A token that is limited to certain models cannot use this "
+                "Content-Encoding.",
             )
         return request.method not in SAFE_METHODS
     if request.method not in SAFE_METHODS:

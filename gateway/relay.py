@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -371,9 +372,11 @@ async def relaying(
         )
     except OSError as error:
         raise CallerError(
-            f"the gateway on {settings.host}:{settings.port}",
-            f"cannot listen there: {error.strerror or error}",
-            "Choose another port, or port 0 for any free one",
+            f"port {settings.port} on {settings.host}",
+            "is already in use"
+            if error.errno == errno.EADDRINUSE
+            else f"is not available: {error.strerror or error}",
+            "Choose another port, or port 0 for any free port",
         ) from error
     watching = asyncio.ensure_future(relay.watch())
     watching.add_done_callback(lambda task: None if task.cancelled() else failed())

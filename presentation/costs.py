@@ -45,5 +45,5 @@ def freed_text(cost: DeleteCost) -> str:
     """Return the disk space that a deletion frees, as the end of a sentence."""
     if cost.shared_with:
         others = listed(cost.shared_with)
-        return f"frees almost no space: shares its weights with {others}"
+        return f"frees almost no space: same weights as {others}"
     return f"frees {bytes_text(cost.frees.size_bytes or 0)}"

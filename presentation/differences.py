@@ -16,6 +16,20 @@ from herdbook.presentation.wording import NOTHING
 from herdbook.projections.sentences import bytes_text, setting_text
 
 _SHORT = frozenset({"digest", "weights"})
+_LABELS = {
+    "context_trained": "trained context",
+    "remote_host": "remote host",
+    "runner.context_length": "context in effect",
+    "runner.name": "loaded as",
+    "runner.size_bytes": "memory",
+    "runner.size_vram_bytes": "GPU memory",
+    "server_version": "version",
+    "size_bytes": "size",
+    "url": "address",
+}
+"""Labels of the fields whose names are not words."""
+
+_PRESENCE = {Presence.APPEARED: "added", Presence.VANISHED: "deleted"}
 
 
 class DifferenceRow(NamedTuple):
@@ -39,12 +53,12 @@ class DifferenceRow(NamedTuple):
 def rows_of(found: Difference) -> Iterator[DifferenceRow]:
     """Yield the differences of the server, the models and the roles."""
     for change in found.node:
-        yield _row("server", change.fact, _text(change.was), _text(change.now))
+        yield _row("server", _label(change.fact), _text(change.was), _text(change.now))
     for model in found.models:
         yield from _of_model(model)
     for role in found.roles:
         name = role.role.words
-        yield _row(f"for {name}", "first choice", role.was or "", role.now or "")
+        yield _row(f"role {name}", "first choice", role.was or "", role.now or "")
 
 
 def _of_model(model: ModelDifference) -> Iterator[DifferenceRow]:
@@ -53,11 +67,11 @@ def _of_model(model: ModelDifference) -> Iterator[DifferenceRow]:
     if model.presence is not Presence.STAYED:
         changes = {change.fact: change for change in model.changes}
         was, now = (_summary(changes, "was"), _summary(changes, "now"))
-        yield _row(name, model.presence.value, was, now, model=name)
+        yield _row(name, _PRESENCE[model.presence], was, now, model=name)
         return
     for change in model.changes:
         was, now = _value(change.fact, change.was), _value(change.fact, change.now)
-        yield _row(name, change.fact, was, now, model=name)
+        yield _row(name, _label(change.fact), was, now, model=name)
 
 
 def _summary(changes: dict[str, Change], side: str) -> str:
@@ -71,6 +85,12 @@ def _row(
     subject: str, field: str, before: str, after: str, *, model: str | None = None
 ) -> DifferenceRow:
     return DifferenceRow(subject, field, before or NOTHING, after or NOTHING, model)
+
+
+def _label(fact: str) -> str:
+    kind, dot, name = fact.partition(".")
+    words = {"settings": "setting", "capabilities": "capability"}
+    return f"{words[kind]} {name}" if dot and kind in words else _LABELS.get(fact, fact)
 
 
 def _value(fact: str, value: Setting) -> str:

@@ -90,7 +90,9 @@ def read_size(text: str) -> int:
     """
     size = parse_size(text)
     if size is None:
-        raise CallerError(f"{text[:80]!r}", "is not a size", "Write it as 16GB")
+        raise CallerError(
+            f"{text[:80]!r}", "is not a size", "Use a number and a unit, such as 16GB"
+        )
     return size
 
 

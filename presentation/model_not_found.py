@@ -12,8 +12,19 @@ def similar_models(models: ReadModel, name: str) -> str:
     return did_you_mean_model(name, present)
 
 
-def model_not_found(models: ReadModel, name: str) -> ModelNotFoundError:
-    """Create the error for a model that the server does not have."""
-    error = ModelNotFoundError(name, where=f"node {models.status(name).node!r}")
-    error.remedy = similar_models(models, name) or error.remedy
-    return error
+def model_not_found(
+    models: ReadModel, name: str, *, may_pull: bool = True
+) -> ModelNotFoundError:
+    """Create the error for a model that the server does not have.
+
+    Args:
+        models: The models of the node.
+        name: The model.
+        may_pull: Whether a pull would help; not before a deletion.
+    """
+    remedy = "Pull it first" if may_pull else "Check the name"
+    return ModelNotFoundError(
+        name,
+        where=f"node {models.status(name).node!r}",
+        remedy=similar_models(models, name) or remedy,
+    )

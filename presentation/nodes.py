@@ -17,7 +17,7 @@ from herdbook.projections.status import NodeStatus
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """A node, with totals of its models.
+    """A node, with totals over its models.
 
     Attributes:
         name: Its name.
@@ -26,7 +26,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
         reached: Whether the server answered the last request.
         since: When it started or stopped answering.
         message: The problem, if it does not answer.
-        added_at: When a user added it; None for the node that was there first.
+        added_at: When a user added it; None for the first node of the log.
         removed_at: When a user removed it; None if it is managed.
         settings: How Herdbook uses it.
         models: Number of models.

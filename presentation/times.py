@@ -57,7 +57,7 @@ class InvalidTimeError(CallerError):
             super().__init__(f"{text[:80]!r}", "is in the future")
         else:
             remedy = f"Try: {', '.join(FORMS)}"
-            super().__init__(f"{text[:80]!r}", "is not a time", remedy)
+            super().__init__(f"{text[:80]!r}", "cannot be read as a time", remedy)
 
 
 def parse_duration(text: str) -> float:

@@ -191,10 +191,11 @@ def node_text(node: NodeStatus, now: Now) -> str:
     """Return the version of a node, and since when it does not answer."""
     if node.version == 0:
         return "no server has answered yet"
-    version = f"Ollama {node.server_version}"
+    version = f"Ollama {node.server_version}" if node.server_version else ""
     if node.reached or node.since is None:
         return version
-    return f"{version}, stale since {now.clock(node.since)}"
+    since = now.clock(node.since)
+    return f"{version}, stale since {since}" if version else f"no answer since {since}"
 
 
 def disk_text(statuses: Iterable[ModelStatus]) -> str:

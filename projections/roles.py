@@ -83,7 +83,7 @@ def lacking(
     """
     missing = [need for need in NEEDS[role] if need not in can]
     if missing:
-        return f"no {missing[-1]}"
+        return f"does not support {missing[-1]}"
     if role is not ModelRole.FAST:
         return None
     if parameter_count is None:

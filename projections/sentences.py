@@ -133,7 +133,7 @@ def _where(runner: Runner) -> str:
 
 
 def _of(completed: int | None, total: int | None) -> str:
-    if completed is None:
+    if not completed:
         return ""
     if not total:
         return f" at {bytes_text(completed)}"
@@ -282,11 +282,11 @@ def _used(fact: Fact) -> str:
     if count > 1:
         parts.append(f"{count} requests")
     tokens = [
-        f"{number} {word}"
+        _counted(number, word)
         for number, word in (
-            (fact.prompt_tokens, "prompt tokens"),
-            (fact.output_tokens, "output tokens"),
-            (fact.estimated_tokens, "estimated tokens"),
+            (fact.prompt_tokens, "prompt token"),
+            (fact.output_tokens, "output token"),
+            (fact.estimated_tokens, "estimated token"),
         )
         if number is not msgspec.UNSET
     ]
@@ -322,10 +322,12 @@ def _use_failed(fact: Fact) -> str:
 def _not_recorded(fact: Fact) -> str:
     assert isinstance(fact, facts.UsesNotRecorded)
     seconds = (fact.until - fact.since).total_seconds()
-    return (
-        f"{fact.count} requests not recorded within {duration_text(seconds)}: "
-        f"{fact.reason}"
-    )
+    requests = _counted(fact.count, "request")
+    return f"{requests} not recorded in {duration_text(seconds)}: {fact.reason}"
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _anchor_received(fact: Fact) -> str:
@@ -350,7 +352,7 @@ def _detected(fact: Fact) -> str:
 def _configured(fact: Fact) -> str:
     assert isinstance(fact, facts.ConfigurationChanged)
     parts = [
-        f"{name} set to {setting_text(value)} (was: {_was(fact, name)})"
+        f"{name} set to {_quoted(value)} (was: {_was(fact, name)})"
         for name, value in fact.set.items()
     ]
     parts += [f"{name} removed (was: {_was(fact, name)})" for name in fact.unset]
@@ -359,7 +361,12 @@ def _configured(fact: Fact) -> str:
 
 
 def _was(fact: facts.ConfigurationChanged, name: str) -> str:
-    return setting_text(fact.was[name]) if name in fact.was else "not set"
+    return _quoted(fact.was[name]) if name in fact.was else "not set"
+
+
+def _quoted(value: Setting) -> str:
+    text = setting_text(value)
+    return f'"{text}"' if isinstance(value, str) and " " in text else text
 
 
 def _reached(fact: Fact) -> str:

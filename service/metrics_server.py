@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,9 +34,11 @@ def gateway_metrics(host: str, port: int) -> Iterator[tuple[GatewayMetrics, str]
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
         raise CallerError(
-            f"the metrics on {host}:{port}",
-            f"cannot be served there: {error.strerror or error}",
-            "Choose another port, or port 0 for any free one",
+            f"port {port} on {host}",
+            "is already in use"
+            if error.errno == errno.EADDRINUSE
+            else f"is not available: {error.strerror or error}",
+            "Choose another port for the metrics, or port 0 for any free port",
         ) from error
     name = f"[{host}]" if ":" in host else host
     try:

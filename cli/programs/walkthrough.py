@@ -101,7 +101,7 @@ class Walkthrough:
         return code
 
     async def pull_and_kill(self, text: str, name: str) -> int:
-        """Pull in a process and kill it half-way with SIGKILL.
+        """Pull in a process and kill it halfway with SIGKILL.
 
         Returns:
             The exit code: negative if it was killed; the pull may end first.

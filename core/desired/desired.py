@@ -36,7 +36,7 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class DesiredModel(msgspec.Struct, frozen=True, kw_only=True):
-    """The desired state of one model.
+    """One model of a desired set.
 
     Attributes:
         name: Canonical name.

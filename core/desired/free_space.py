@@ -25,7 +25,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         steps: The deletions; the last one frees the space.
         frees_bytes: Disk space that they free together, bytes.
-        last_used_at: When one of them was last used, as far as that is recorded.
+        last_used_at: When one of them was last used; None if no use is recorded.
         idle_since: Time since which they are loaded without being used; None if they
             are not loaded.
     """

@@ -188,11 +188,18 @@ class ModelNotFoundError(CallerError):
 
     code = "model_not_found"
 
-    def __init__(self, name: str, *, where: str = "the server", raw: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        where: str = "the server",
+        raw: str = "",
+        remedy: str = "Pull it first",
+    ) -> None:
         self.name = name
         self.where = where
         self.raw = raw
-        super().__init__(name, f"is not on {where}", "Pull it first")
+        super().__init__(name, f"is not on {where}", remedy)
 
 
 class BusyError(CallerError):

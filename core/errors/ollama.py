@@ -86,7 +86,9 @@ class BadAnswerError(OllamaError):
 
     code = "bad_answer"
     problem = "sent an answer that cannot be read: {raw}"
-    advice = "Check that the address is Ollama's own and not a proxy or another program"
+    advice = (
+        "Check that the address is that of Ollama, not of a proxy or another program"
+    )
 
 
 class RefusedError(OllamaError):
@@ -222,7 +224,7 @@ _PULL_REFUSALS: Final = {
         "Add the server's ~/.ollama/id_ed25519.pub to your account at the registry",
     ),
     PullRefusal.RATE_LIMIT: (
-        "cannot be pulled: the registry limits the request rate",
+        "cannot be pulled: the registry is limiting requests (rate limit)",
         "Try again later",
     ),
     PullRefusal.SERVER_TOO_OLD: (

@@ -57,7 +57,7 @@ def violation(message: str) -> Violation:
     if field := _FIELD.fullmatch(text):
         path = f"{path}.{field[2]}" if path else field[2]
         is_missing = field[1].startswith("missing")
-        return Violation(path, "is missing" if is_missing else "is not known")
+        return Violation(path, "is missing" if is_missing else "is unknown")
     if value := _VALUE.fullmatch(text):
         return Violation(path, f"cannot be {value[1]}", value[1].strip("'"))
     if type_ := _TYPE.fullmatch(text):

@@ -89,7 +89,7 @@ def check_settings(node: str, settings: NodeSettings) -> NodeSettings:
         CallerError: One of them is not valid.
     """
     if settings.key_env and not _VARIABLE.fullmatch(settings.key_env):
-        raise _invalid(node, "key_env", "is not the name of an environment variable")
+        raise _invalid(node, "key_env", "must be the name of an environment variable")
     try:
         msgspec.convert(msgspec.to_builtins(settings), NodeSettings)
     except msgspec.ValidationError as error:
@@ -116,7 +116,7 @@ def check_settings(node: str, settings: NodeSettings) -> NodeSettings:
 
 def _invalid(node: str, setting: str, problem: str) -> CallerError:
     subject = f"setting {setting!r}" if setting else "the settings"
-    return CallerError(f"{subject} of node {node!r}", problem, "Correct it")
+    return CallerError(f"{subject} of node {node!r}", problem)
 
 
 class Members:

@@ -254,7 +254,7 @@ def _convert(value: object, type_: type[T], origin: str, where: str) -> T:
         return msgspec.convert(value, type_)
     except msgspec.ValidationError as error:
         found = violation(str(error).replace(" | null", ""))
-        reason = found.problem.replace("is not known", "unknown key")
+        reason = found.problem.replace("is unknown", "unknown key")
         raise _invalid(origin, where, found.field, reason) from error
 
 

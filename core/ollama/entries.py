@@ -88,14 +88,14 @@ class UnreadableEntry(msgspec.Struct, frozen=True, kw_only=True):
 def unreadable_text(entries: Sequence[UnreadableEntry]) -> str:
     """Return a sentence that lists the first few unreadable entries with reasons.
 
-    Example: 1 entry of the server's lists is left out: a b (/api/tags: ...).
+    Example: 1 entry in the server's lists was skipped: a b (/api/tags: ...).
     """
     named = [f"{one.name} ({one.source}: {one.reason})" for one in entries[:MOST_NAMED]]
     more = len(entries) - MOST_NAMED
     named += [f"and {more:,} more"] if more > 0 else []
     single = len(entries) == 1
     count = "1 entry" if single else f"{len(entries):,} entries"
-    left_out = f"of the server's lists {'is' if single else 'are'} left out"
+    left_out = f"in the server's lists {'was' if single else 'were'} skipped"
     return f"{count} {left_out}: {', '.join(named)}"
 
 
@@ -171,7 +171,8 @@ def _read(
         return msgspec.json.decode(raw, type=kind)
     except UNREADABLE as error:
         field = _FIELD.search(str(error))
-        reason = _REASONS.get(field[1] if field else "", str(error))
+        plain = violation(str(error)).text("it")
+        reason = _REASONS.get(field[1] if field else "", plain)
         return _unreadable(raw, source, printable(reason, 200))
 
 

@@ -15,6 +15,7 @@ from urllib.parse import urljoin
 import msgspec
 
 from herdbook.core.errors import BadAnswerError, HerdbookError
+from herdbook.core.errors.validation import violation
 from herdbook.core.ollama.bounds import LONGEST_MESSAGE, UNREADABLE, printable
 from herdbook.core.ollama.failures import TOO_MANY_REQUESTS, Request, failure
 from herdbook.core.ollama.html_pages import is_page, page_text
@@ -90,7 +91,11 @@ def read(body: bytes, kind: type[Answered], *, node: str) -> Answered:
     try:
         return msgspec.json.decode(body, type=kind)
     except UNREADABLE as error:
-        reason = "an HTML page, not JSON" if is_page(body) else str(error)
+        reason = (
+            "an HTML page, not JSON"
+            if is_page(body)
+            else violation(str(error)).text("it")
+        )
         raise BadAnswerError(node, raw=reason) from error
 
 

@@ -67,7 +67,7 @@ class LoadCost(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: The model.
         loaded: Whether it is in memory already.
-        size: Size of the model: the memory that it needs at least.
+        size: Size of the model: the minimum memory that it needs.
         held: Memory in use by all runners.
         runners: Number of runners.
     """

@@ -106,7 +106,7 @@ def parse_anchors(text: str, *, source: str) -> list[Anchor]:
         if found is None:
             line = text.count("\n", 0, at) + 1
             raise CallerError(
-                f"{source}, line {line}",
+                f"{source}, line {line},",
                 "is not the first line of an anchor",
                 "Use the output of herdbook anchor, unchanged",
             )

@@ -83,8 +83,8 @@ def parse_public_key(text: str) -> PublicKey:
     """
     if "PRIVATE KEY" in text:  # which no message may show
         raise CallerError(
-            "the file of a private key",
-            "was given for a public key",
+            "the given public key",
+            "is a private key",
             "Use the file that ends with .pub",
         )
     name, _, rest = text.strip().partition("+")

@@ -167,8 +167,8 @@ _ON_CONNECTING = (
 )
 
 _BY_STATE: dict[str, tuple[type[StoreError], str, str]] = {
-    "23": (ReplanError, "has moved on", "Read it again, then retry"),
-    "40": (ReplanError, "has moved on", "Read it again, then retry"),
+    "23": (ReplanError, "has changed in the meantime", "Read it again, then retry"),
+    "40": (ReplanError, "has changed in the meantime", "Read it again, then retry"),
     "25006": (
         ConnectionLostError,
         "is read-only: it is a replica",

@@ -82,7 +82,7 @@ _BY_CODE: dict[int, tuple[type[StoreError], str, str]] = {
     sqlite3.SQLITE_ERROR: _DAMAGED,  # the SQL is correct, so a table is missing
     sqlite3.SQLITE_CONSTRAINT: (
         ConflictError,
-        "has moved on: the new events do not follow its end",
+        "has changed in the meantime: the new events do not follow its end",
         "Read it again, then retry",
     ),
 }

@@ -111,7 +111,7 @@ class Access:
         if needed and (len(hosts) != 1 or not self._is_ours(hosts[0])):
             raise Refusal(
                 403,
-                "The gateway does not answer for this host. Use its own address, or "
+                "This Host header is not allowed. Use the gateway's own address, or "
                 "start it with --allow-host NAME.",
             )
         origin = value_of(headers, b"origin")

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from herdbook.core import InvalidNameError
+from herdbook.core.errors.validation import violation
 from herdbook.core.models.names import canonical_name
 from herdbook.gateway.protocol.answers import Refusal
 from herdbook.gateway.protocol.bodies import fields_of, text_of
@@ -78,8 +79,9 @@ def named_models(body: bytes) -> list[str]:
             if key.casefold() in _NAMING
         ]
     except msgspec.MsgspecError as error:
+        problem = violation(str(error)).text("the body")
         raise Refusal(
-            400, f"The models of the request cannot be checked: {error}."
+            400, f"The models of the request cannot be checked: {problem}."
         ) from None
 
 

@@ -53,7 +53,7 @@ class Measures(msgspec.Struct, gc=False, array_like=True):
         observed: Number of observed uses, of one or more requests each.
         failed: Number of failed requests.
         left: Number of requests where the client left.
-        loads: Number of loads of models that requests caused, as far as known.
+        loads: Number of requests known to have loaded their model.
         prompt_tokens: Tokens of the prompts.
         output_tokens: Tokens of the answers.
         estimated_tokens: Estimated tokens of what the server did not report.

@@ -53,7 +53,7 @@ class UsageRow(Serializable, msgspec.Struct, frozen=True, kw_only=True):
             or more requests, which ``requests`` does not include.
         not_recorded: Number of requests that could not be recorded. Only their times
             are known; ``requests`` does not include them.
-        loads: Number of times that a request loaded the model, as far as known.
+        loads: Number of requests known to have loaded the model.
         prompt_tokens: Tokens of the prompts, as the server reports them.
         output_tokens: Tokens of the answers, as the server reports them.
         estimated_tokens: Estimated tokens that the server did not report, such as those

@@ -37,6 +37,7 @@ def invalid_request(request: AnyRequest, error: HTTPException) -> BadRequestErro
         found = found._replace(problem=found.problem.replace(" or null", ""))
         return _error(f"parameter {name!r}", found, _values(fields[key].raw))
     path = ".".join(each for each in (key.removeprefix(_BODY), found.field) if each)
+    path = path.replace("[...]", "")
     body = fields[_BODY].raw if _BODY in fields else None
     subject = f"field {path!r}" if path else "the body"
     return _error(subject, found, _known(body, path, found))
@@ -44,13 +45,14 @@ def invalid_request(request: AnyRequest, error: HTTPException) -> BadRequestErro
 
 def _error(subject: str, found: Violation, known: Sequence[str]) -> BadRequestError:
     given = found.value or found.field.rpartition(".")[2]
-    listed = f"Known: {', '.join(known)}" if known else ""
+    label = "Values" if found.value else "Fields"
+    listed = f"{label}: {', '.join(known)}" if known else ""
     return BadRequestError(subject, found.problem, did_you_mean(given, known) + listed)
 
 
 def _known(body: Any, path: str, found: Violation) -> list[str]:
     """Return the values that a field may have, or the names of all fields."""
-    if not found.value and found.problem != "is not known":
+    if not found.value and found.problem != "is unknown":
         return []
     *parents, last = path.split(".")
     for name in parents:

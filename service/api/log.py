@@ -47,11 +47,13 @@ async def list_events(  # noqa: PLR0913 - the parameters of a request
     after: Position = 0,
     before: Annotated[
         int | None,
-        QueryParameter(ge=1, lt=1 << 53, description="Only before this position."),
+        QueryParameter(
+            ge=1, lt=1 << 53, description="Only events before this position."
+        ),
     ] = None,
     limit: Limit = 100,
     newest_first: Annotated[
-        bool, QueryParameter(description="Start at the end of the log.")
+        bool, QueryParameter(description="Return the newest events first.")
     ] = False,
     stream_prefix: Prefix = "",
     types: Types = None,
@@ -137,8 +139,8 @@ async def stream_events(  # noqa: PLR0913 - the parameters of a request
         HeaderParameter(
             name="Last-Event-ID",
             max_length=20,
-            description="The same, in the header that browsers send; takes precedence "
-            "over after.",
+            description="Same as after, in the header that browsers send. It takes "
+            "precedence over after.",
         ),
     ] = None,
     stream_prefix: Prefix = "",

@@ -410,15 +410,22 @@ async def use_model(
     return shapes.model(status, await manager.now())
 
 
-async def _existing(manager: ModelManager, segment: str) -> ModelStatus:
+async def _existing(
+    manager: ModelManager, segment: str, *, may_pull: bool = True
+) -> ModelStatus:
     """Return the status of a model that exists, or has events in the log.
+
+    Args:
+        manager: The manager of its node.
+        segment: The segment of the path with its name.
+        may_pull: Whether the error may suggest to pull the model.
 
     Raises:
         ModelNotFoundError: Neither the server nor the log has the model.
     """
     status = await manager.get_status(name_of(segment))
     if not status.present and status.version == 0:
-        raise model_not_found(await manager.now(), status.name)
+        raise model_not_found(await manager.now(), status.name, may_pull=may_pull)
     return status
 
 
@@ -436,7 +443,7 @@ async def delete_model(
     require(request, Role.ADMIN)
     service = service_of(request)
     manager = await service.manager_with(name_of(name), node)
-    status = await _existing(manager, name)
+    status = await _existing(manager, name, may_pull=False)
     cost = await manager.cost_of_delete(status.name)
     with manager.acting_as(principal_of(request).actor):
         await manager.delete(status.name)

@@ -54,7 +54,7 @@ class NodeUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 @get("/nodes", responses=READS, tags=_TAG, operation_id="listNodes")
 async def list_nodes(request: AnyRequest, as_of: AsOf = None) -> list[shapes.Node]:
-    """List the nodes with their state, settings and totals of their models."""
+    """List the nodes with their state, settings and model totals."""
     service = service_of(request)
     read_models = await service.read_models(as_of)
     now = await service.fleet.reconcilers() if as_of is None else {}

@@ -228,7 +228,7 @@ def _docstring(name: str) -> str:
 
 def _describe(schema: Json, docstring: str) -> None:
     """Add the descriptions of a docstring to a schema and its properties."""
-    in_json = docstring.replace("None", "null")
+    in_json = docstring.replace("None", "null").replace("``", "`")
     text, _, attributes = in_json.partition("Attributes:")
     schema["description"] = " ".join(text.split())
     descriptions = dict(_descriptions(attributes))

@@ -76,7 +76,8 @@ Actors = Annotated[
     list[str] | None,
     QueryParameter(
         name="actor",
-        description="Only events of actors that start with this text, such as cli:.",
+        description="Only events by actors whose name starts with this text, such as "
+        "cli:.",
     ),
 ]
 Prefix = Annotated[
@@ -248,7 +249,7 @@ def check_parameters(request: AnyRequest) -> None:
             remedy = f"Parameters of this path: {', '.join(known)}"
             raise BadRequestError(
                 f"query parameter {name[:80]!r}",
-                "is not known",
+                "is unknown",
                 did_you_mean(name[:80], known)
                 + (remedy if known else "This path has no parameters"),
             )

@@ -239,7 +239,7 @@ def _asked(request: AnyRequest) -> str | None:
         at = datetime.fromtimestamp(int(slider) / 1000, UTC)
     except (ValueError, OverflowError, OSError):
         raise BadRequestError(
-            f"{SLIDER} {slider[:80]!r}", "is not a time", "Use as_of instead"
+            f"{SLIDER} {slider[:80]!r}", "cannot be read as a time", "Use as_of instead"
         ) from None
     return at.isoformat()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from herdbook.core import ModelState
 from herdbook.core.concurrency.time_slice import TimeSlice
@@ -35,11 +36,19 @@ def _environment() -> Environment:
     }
     environment.filters["bytes"] = bytes_text
     environment.filters["as_typed"] = as_typed
+    environment.filters["with_code"] = _with_code
     environment.filters["starting_a_sentence"] = _starting_a_sentence
     environment.filters["merged"] = lambda query, **changes: {**query, **changes}
     for name in environment.list_templates():
         environment.get_template(name)  # compiled now, not during a request
     return environment
+
+
+def _with_code(text: str) -> Markup:
+    """Return a text with what stands between backticks as code."""
+    parts = [escape(part) for part in text.split("`")]
+    parts[1::2] = [Markup("<code>{}</code>").format(part) for part in parts[1::2]]
+    return Markup("").join(parts)
 
 
 def _starting_a_sentence(subject: str) -> str:

@@ -60,8 +60,8 @@ class Hosts:
         host = _split(headers[0]) if len(headers) == 1 else None
         if host is None or host[0] not in self._names:
             raise HostNotAllowedError(
-                "the Host header",
-                "does not have a name of this service",
+                f"Host header {', '.join(headers)[:80]!r}",
+                "is not allowed",
                 "Use the address of the service, or start it with --allow-host NAME",
             )
         if self._is_cross_site(scope, _site(self._scheme, host)):

@@ -23,7 +23,7 @@ def test_roles_show_the_order_its_reasons_and_who_was_passed_over(
     expect(first).to_contain_text("used")
     coding.get_by_text("not suitable").click()
     over = coding.get_by_role("listitem").filter(has_text="gemma3:4b")
-    expect(over).to_contain_text("no coding")
+    expect(over).to_contain_text("does not support coding")
 
 
 def test_pull_a_model_that_a_role_suggests(

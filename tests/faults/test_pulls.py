@@ -32,7 +32,7 @@ REFUSALS: dict[str, tuple[Step, str, str]] = {
     "403": ({"manifest_status": 403}, "authentication", "denies access to this server"),
     "404": ({"manifest_status": 404}, "not_in_registry", "does not have it"),
     "412": ({"manifest_status": 412}, "server_too_old", "a newer version of Ollama"),
-    "429": ({"manifest_status": 429}, "rate_limit", "limits the request rate"),
+    "429": ({"manifest_status": 429}, "rate_limit", "is limiting requests"),
     "500": ({"manifest_status": 500}, "registry_failed", "the registry failed ("),
     "502": ({"manifest_status": 502}, "registry_failed", "the registry failed ("),
     "503": ({"manifest_status": 503}, "registry_failed", "the registry failed ("),

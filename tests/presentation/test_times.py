@@ -130,7 +130,7 @@ def test_default_zone_is_that_of_the_computer() -> None:
     ],
 )
 def test_unknown_form_is_refused(text: str) -> None:
-    with pytest.raises(InvalidTimeError, match="is not a time"):
+    with pytest.raises(InvalidTimeError, match="cannot be read as a time"):
         NOW.parse(text)
 
 
@@ -145,6 +145,6 @@ def test_error_of_an_unknown_form_has_examples() -> None:
         NOW.parse("last year")
 
     assert str(caught.value) == (
-        "'last year' is not a time. "
+        "'last year' cannot be read as a time. "
         "Try: yesterday 17:40, 2h ago, 2026-11-24T14:02Z, #123"
     )

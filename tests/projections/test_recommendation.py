@@ -199,13 +199,17 @@ def test_model_that_was_never_looked_at_is_passed_over() -> None:
 @pytest.mark.parametrize(
     ("role", "ability", "lack"),
     [
-        (ModelRole.CODING, CHATS, "no coding"),
-        (ModelRole.TOOL_USE, CHATS, "no tools"),
-        (ModelRole.VISION, CHATS, "no vision"),
-        (ModelRole.THINKING, CHATS, "no thinking"),
-        (ModelRole.EMBEDDING, CHATS, "no embedding"),
-        (ModelRole.GENERAL, detected("embedding"), "no completion"),
-        (ModelRole.FAST, detected("embedding", parameters=1), "no completion"),
+        (ModelRole.CODING, CHATS, "does not support coding"),
+        (ModelRole.TOOL_USE, CHATS, "does not support tools"),
+        (ModelRole.VISION, CHATS, "does not support vision"),
+        (ModelRole.THINKING, CHATS, "does not support thinking"),
+        (ModelRole.EMBEDDING, CHATS, "does not support embedding"),
+        (ModelRole.GENERAL, detected("embedding"), "does not support completion"),
+        (
+            ModelRole.FAST,
+            detected("embedding", parameters=1),
+            "does not support completion",
+        ),
         (ModelRole.FAST, CHATS, "not small: a context of 32,768 tokens"),
         (
             ModelRole.FAST,
@@ -239,7 +243,9 @@ def test_model_that_has_what_the_role_needs_is_chosen(
 
 def test_candidate_has_all_reasons_that_apply() -> None:
     view = view_of(*history("a", CHATS))
-    assert why_not(view, ModelRole.CODING) == {"a": ("not present", "no coding")}
+    assert why_not(view, ModelRole.CODING) == {
+        "a": ("not present", "does not support coding")
+    }
 
 
 def test_configuration_overrules_what_was_detected_until_it_is_unset() -> None:

@@ -118,6 +118,6 @@ def _show(invocation: Invocation, made: archiving.Archived, completed: int) -> N
     invocation.screen.write(f"{made.file}: {what}, {size}, verified")
     if made.kept_size:
         invocation.screen.write(
-            f"The log file does not shrink: {made.kept_size}. New events fill the "
+            f"The log file was not shrunk: {made.kept_size}. New events reuse the "
             "free space."
         )

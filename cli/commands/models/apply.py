@@ -61,7 +61,7 @@ async def apply(
     prune: Annotated[
         bool,
         typer.Option(
-            "--prune", help="Delete models and unset settings that FILE does not name."
+            "--prune", help="Delete models and unset settings that are not in FILE."
         ),
     ] = False,
     yes: Annotated[
@@ -163,7 +163,7 @@ def _effect(step: Step) -> str:
         case LoadStep():
             return f"needs at least {_size(step.size_bytes)} of memory"
         case DeleteStep() if step.shared_with:
-            return f"frees almost nothing: same weights as {listed(step.shared_with)}"
+            return f"frees almost no space: same weights as {listed(step.shared_with)}"
         case _:
             return f"frees {bytes_text(step.frees_bytes)}"
 

@@ -79,7 +79,7 @@ async def free(
         freed = bytes_text(proposal.frees_bytes)
         effect = f"; this frees {freed}" if not failed else ""
         invocation.screen.write(f"{counted(len(deleted), 'model')} deleted{effect}")
-    elif names and yes and not agreed:
+    elif names and not agreed and not proposal.is_enough:
         most = _typed(proposal.frees_bytes)
         invocation.screen.write(
             f"Nothing was deleted. To delete these models: herdbook free {most} --yes"
@@ -102,7 +102,7 @@ async def _not_named(
     )
     keep = [each.name for each in desired.models] if desired else []
     error = node_not_named(await fleet.now(), wanted, keep=keep, now=datetime.now(UTC))
-    error.subject = "herdbook free"
+    error.subject = "free"
     named = f"herdbook free {size} --node {error.nodes[0]}"
     error.remedy = f"Choose one: {named}. {error.remedy}"
     return error

@@ -14,7 +14,7 @@ from herdbook.presentation import shapes
 async def graph(invocation: Invocation, model: AnyModel = None) -> None:
     """Print the state diagram of a model as Mermaid text.
 
-    With MODEL, also shows its current state and the count of each transition.
+    With MODEL, also shows its current state and how often each transition occurred.
     """
     transitions, state = None, None
     if model is not None:

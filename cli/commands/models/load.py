@@ -97,7 +97,7 @@ async def unload(invocation: Invocation, models: Models) -> int:
         chosen = await targets(invocation, fleet, models)
 
         async def unload_one(model: Target) -> None:
-            await find_present(model.manager, model.name)
+            await find_present(model.manager, model.name, may_pull=False)
             cost = await model.manager.cost_of_unload(model.name)
             text = f"unloading {model.label}"
             with invocation.screen.waiting(text, quiet=invocation.json):

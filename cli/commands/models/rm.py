@@ -32,7 +32,7 @@ async def rm(invocation: Invocation, models: Models, *, yes: Yes = False) -> int
                 return FAILED
 
         async def delete(model: Target) -> None:
-            status = await find_present(model.manager, model.name)
+            status = await find_present(model.manager, model.name, may_pull=False)
             cost = await model.manager.cost_of_delete(status.name)
             await model.manager.delete(status.name)
             if not status.present and not invocation.json:
@@ -58,7 +58,7 @@ async def _question(chosen: Sequence[Target]) -> str:
     """Return the question for confirmation; empty if no model is present."""
     if len(chosen) == 1:
         manager = chosen[0].manager
-        status = await find_present(manager, chosen[0].name)
+        status = await find_present(manager, chosen[0].name, may_pull=False)
         cost = await manager.cost_of_delete(status.name)
         if not status.present:
             return f"{status.name} is not on the server. Dismiss its failure?"

@@ -131,7 +131,7 @@ async def _crash(walk: Walkthrough) -> int:
     """Kill a pull and resume it; return the exit code of the command that failed."""
     slow = walk.stage.slow
     code = await walk.pull_and_kill(
-        "A crash: this pull is killed half-way (kill -9).", slow
+        "A crash: this pull is killed halfway (kill -9).", slow
     )
     if code == 0:
         walk.say("The pull completed before it could be killed.")

@@ -109,7 +109,7 @@ async def add(  # noqa: PLR0913 - the settings of a node
     prefer: Prefer = None,
     max_model: MaxModel = None,
 ) -> None:
-    """Add a node, and discover its models.
+    """Add a node and discover its models.
 
     All processes that use this log then manage the node, even if its server does not
     answer yet.
@@ -279,7 +279,7 @@ async def apply(
         bool, typer.Option("--dry-run", help="Show the changes without making them.")
     ] = False,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove nodes that FILE does not name.")
+        bool, typer.Option("--prune", help="Remove nodes that are not in FILE.")
     ] = False,
 ) -> None:
     """Add, move and configure nodes to match a file."""

@@ -64,7 +64,7 @@ async def serve(  # noqa: PLR0913 - the options of a verb
     ] = False,
     resume_pulls: Annotated[
         bool,
-        typer.Option("--resume-pulls", help="Resume interrupted pulls at start."),
+        typer.Option("--resume-pulls", help="Resume interrupted pulls at startup."),
     ] = False,
     gateway: Annotated[
         str | None,

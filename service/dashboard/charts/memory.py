@@ -195,7 +195,7 @@ def _bar(pair: tuple[Sample, Sample], axis: Axis, share: float, now: Now) -> Mar
     one, other = pair
     count = other.position - one.position
     seconds = (other.at - one.at).total_seconds()
-    within = f" in {duration_text(seconds)}, from" if seconds > 0 else " at"
+    within = f" in the {duration_text(seconds)} from" if seconds >= 1 else " at"
     text = f"{counted(count, 'event')}{within} {now.clock(one.at)} (#{one.position})"
     left = axis.share(one.at)
     return element(

@@ -38,9 +38,7 @@ async def free_page(request: AnyRequest) -> Response[str]:
         subject, state = (
             (f"{text[:80]!r}", "is not a size") if text else ("the size", "is missing")
         )
-        raise BadRequestError(
-            subject, state, "Enter a size with its unit, such as 10GB"
-        )
+        raise BadRequestError(subject, state, "Use a number and a unit, such as 10GB")
     now = page.service.clock.now()
     desired = await page.desired_models()
     if page.several and not page.node:

@@ -188,7 +188,7 @@ def _envelope(page: PageRequest, event: RecordedEvent) -> list[Envelope]:
     return [
         Envelope("type", event.type, links.to("/log", type_=event.type)),
         Envelope("stream", event.stream, copied=True),
-        Envelope("version", f"{event.version:,} of that stream"),
+        Envelope("version", f"{event.version:,} in this stream"),
         Envelope(
             "occurred", f"{now.clock(event.occurred_at)} ({_iso(event.occurred_at)})"
         ),

@@ -34,7 +34,7 @@ class Line(NamedTuple):
 
     Attributes:
         node: The node, with totals.
-        state: Whether it answers, as text.
+        state: Whether it answers and is managed, as text.
         memory: The memory of its loaded models.
         disk: The disk space of its models.
         settings: Its settings, as text.
@@ -60,15 +60,16 @@ async def nodes_page(request: AnyRequest) -> Response[str]:
     reconcilers = {} if page.past else await page.service.fleet.reconcilers()
     for models in shown:
         node = shapes.node(models, reconcilers)
-        problem = page.service.fleet.problem(node.name)
+        problem = None if page.past else page.service.fleet.problem(node.name)
+        state = shapes.state_text(node, page.now) if problem is None else "not managed"
         lines.append(
             Line(
                 node,
-                shapes.state_text(node, page.now),
+                state,
                 bytes_text(node.memory_bytes) if node.memory_bytes else NOTHING,
                 bytes_text(node.disk_bytes) if node.disk_bytes else NOTHING,
                 shapes.settings_text(node.settings) or NOTHING,
-                "" if page.past or problem is None else str(problem),
+                str(problem or ""),
                 shapes.reconciler_text(node.reconciler) or NOTHING,
             )
         )

@@ -28,7 +28,7 @@ class Outer(msgspec.Struct):
         ("[]", "it must be an object, not a list"),
         ('{"kind": 1}', "kind must be text, not a whole number"),
         ('{"kind": "a", "inner": 1}', "inner must be an object or null, not a whole "),
-        ('{"kind": "a", "inner": {"sise": 1}}', "inner.sise is not known"),
+        ('{"kind": "a", "inner": {"sise": 1}}', "inner.sise is unknown"),
         ('{"kind": "a", "inner": {"size": 0}}', "inner.size must be at least 1"),
         ('{"kind": "a", "inner": {"size": 10}}', "inner.size must be at most 9"),
         (

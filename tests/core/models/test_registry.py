@@ -246,7 +246,7 @@ def test_custom_catalogue_adds_models_families_and_ranks() -> None:
     ("models", "reason"),
     [
         (["nobody"], "role vision, model nobody: no such model"),
-        (["codellama"], "role vision, model codellama: no vision"),
+        (["codellama"], "role vision, model codellama: does not support vision"),
     ],
 )
 def test_custom_catalogue_cannot_rank_unsuitable_models(

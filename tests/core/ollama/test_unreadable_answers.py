@@ -154,7 +154,7 @@ async def test_name_with_two_digests_is_kept_once() -> None:
     assert kept == [("a:1", "a"), ("b:1", "b")]
     assert {one.digest for one in found.unreadable} == {"c" * 64}
     assert unreadable_text(found.unreadable) == (
-        "1 entry of the server's lists is left out: a:1 (/api/tags: it is listed "
+        "1 entry in the server's lists was skipped: a:1 (/api/tags: it is listed "
         "again, with another digest: cccccccccccc)"
     )
 

@@ -94,7 +94,7 @@ def test_usage_as_csv(service: RunningService, query: str, accept: str) -> None:
     ("query", "text"),
     [
         ("by=modell", "modell"),
-        ("since=soon", "'soon' is not a time"),
+        ("since=soon", "'soon' cannot be read as a time"),
         ("as_of=%2399999", "does not exist yet"),
         ("format=xml", "xml"),
     ],

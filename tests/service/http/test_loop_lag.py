@@ -122,7 +122,7 @@ def lag_of(service: ServiceThread, request: str) -> float:
     assert used.status_code == 201, used.text
     with LoopLag(service.loop).measured() as lag:
         answer = service.http.get(request)
-    if answer.status_code == 400 and "'as_of' is not known" in answer.text:
+    if answer.status_code == 400 and "'as_of' is unknown" in answer.text:
         return 0.0  # a path without a past
     assert answer.status_code in EXPECTED, f"{request}: {answer.text}"
     return lag.longest_s

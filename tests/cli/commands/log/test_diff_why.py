@@ -30,16 +30,16 @@ def test_diff_shows_what_changed_since_a_position(lived: Herdbook) -> None:
 
     assert lines[0].startswith("From #11 to #")
     assert "llama3.2:3b state available loaded" in lines
-    assert f"llama3.2:3b runner.size_bytes {NOTHING} 2.3 GB" in lines
-    assert f"qwen2.5-coder:7b settings.num_ctx {NOTHING} 4096" in lines
-    assert f"smollm2:135m vanished 271 MB, a2cb21fb5a4c {NOTHING}" in lines
+    assert f"llama3.2:3b memory {NOTHING} 2.3 GB" in lines
+    assert f"qwen2.5-coder:7b setting num_ctx {NOTHING} 4096" in lines
+    assert f"smollm2:135m deleted 271 MB, a2cb21fb5a4c {NOTHING}" in lines
 
 
 def test_diff_shows_models_that_appeared_and_roles(lived: Herdbook) -> None:
     lines = diff_rows(lived, "0", "11")
 
     assert f"gemma3:4b appeared {NOTHING} 3.3 GB, 18de26b4225a" in lines
-    assert f"for coding first choice {NOTHING} qwen2.5-coder:7b" in lines
+    assert f"role coding first choice {NOTHING} qwen2.5-coder:7b" in lines
     assert f"server server_version {NOTHING} 0.32.15" in lines
 
 

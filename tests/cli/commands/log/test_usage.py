@@ -126,7 +126,7 @@ def test_usage_counts_a_just_reported_use(
         (["--by", "modell"], "'modell' cannot be used to group usage"),
         (["--by", "modell"], "Did you mean 'model'"),
         (["--since", "#99"], "does not exist yet"),
-        (["--since", "soon"], "'soon' is not a time"),
+        (["--since", "soon"], "'soon' cannot be read as a time"),
         (["--csv", "--json"], "cannot be used together"),
     ],
 )

@@ -133,7 +133,7 @@ def test_plan_shows_what_remains_on_disk(herdbook: Herdbook, tmp_path: Path) -> 
     path.write_text('[models."llama3.2:3b"]\n')
     out = herdbook("apply", str(path), "--plan", "--prune").out
 
-    assert "frees almost nothing: same weights as llama3.2:3b" in out
+    assert "frees almost no space: same weights as llama3.2:3b" in out
     assert "pinned unset (was: true)" in out
 
 

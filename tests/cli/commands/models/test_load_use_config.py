@@ -118,9 +118,7 @@ def test_rm_in_text_says_that_shared_weights_stay(
 
     answer = herdbook("rm", "llama3.2:3b")
 
-    assert (
-        "frees almost no space: shares its weights with llama3.2:latest" in answer.out
-    )
+    assert "frees almost no space: same weights as llama3.2:latest" in answer.out
 
 
 def test_use_records_the_actor_and_the_purpose(

@@ -235,7 +235,7 @@ def test_recommend_lists_the_ranking_with_reasons(
     assert "; loaded; " in lines[0]
     assert "   used " in lines[0]
     assert lines[1].startswith("then   ")
-    assert "not    nomic-embed-text:latest   no completion" in answer.out
+    assert "not    nomic-embed-text:latest   does not support completion" in answer.out
 
 
 def test_recommend_shows_how_to_pull_a_deleted_model(

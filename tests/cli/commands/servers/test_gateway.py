@@ -88,7 +88,7 @@ def test_metrics_of_the_gateway_need_a_valid_free_address(
         port = taken.getsockname()[1]
         in_use = herdbook(*words, f"127.0.0.1:{port}")
     assert in_use.code == 2
-    assert f"the metrics on 127.0.0.1:{port} cannot be served there" in in_use.err
+    assert f"port {port} on 127.0.0.1 is already in use" in in_use.err
     assert herdbook(*words, "nowhere").code == 2
 
 
@@ -167,7 +167,8 @@ def test_gateway_names_a_port_that_is_in_use(
 ) -> None:
     listen = server.address.removeprefix("http://")
     refused = herdbook("gateway", "--listen", listen)
-    assert f"the gateway on {listen} cannot listen there" in refused.err
+    host, _, port = listen.partition(":")
+    assert f"port {port} on {host} is already in use" in refused.err
 
 
 @pytest.mark.parametrize("installed", [True, False])

@@ -105,7 +105,7 @@ def test_confirmations_name_the_other_affected_models(
     unload = browser.page(f"/models/{MODEL}/unload")
     assert "twin:latest will also be unloaded (same weights)." in unload.text
     delete = browser.page(f"/models/{MODEL}/delete")
-    assert "frees almost no space: shares its weights with twin:latest" in delete.text
+    assert "frees almost no space: same weights as twin:latest" in delete.text
     assert "same weights as" in browser.page("/").text
     assert "already loaded" in browser.page(f"/models/{MODEL}/load").text
     assert "/models/twin:latest" in browser.page("/node").links

@@ -75,7 +75,7 @@ async def test_unreadable_entry_is_named_on_the_models_page(tmp_path: Path) -> N
     models, server = await texts(tmp_path, "/", "/node", tags=odd)
 
     assert "llama3.1:8b" in models
-    assert "1 entry of the server's lists is left out: my model (v2)" in models
+    assert "1 entry in the server's lists was skipped: my model (v2)" in models
     assert "my model (v2)" in server
 
 
