@@ -38,9 +38,9 @@ def test_diff_shows_what_changed_since_a_position(lived: Herdbook) -> None:
 def test_diff_shows_models_that_appeared_and_roles(lived: Herdbook) -> None:
     lines = diff_rows(lived, "0", "11")
 
-    assert f"gemma3:4b appeared {NOTHING} 3.3 GB, 18de26b4225a" in lines
+    assert f"gemma3:4b added {NOTHING} 3.3 GB, 18de26b4225a" in lines
     assert f"role coding first choice {NOTHING} qwen2.5-coder:7b" in lines
-    assert f"server server_version {NOTHING} 0.32.15" in lines
+    assert f"server version {NOTHING} 0.32.15" in lines
 
 
 def test_diff_shows_times_and_the_server(
