@@ -235,7 +235,9 @@ _OUT_OF_MEMORY: Final = _pattern(
     "unable to load full model on GPU",
 )
 
-_INSECURE_REMEDY: Final = "If the registry has no TLS, pull with the option 'insecure'"
+_INSECURE_REMEDY: Final = (
+    "If the registry has no TLS, pull with 'insecure' (on the command line: --insecure)"
+)
 
 # The order matters: a message can contain a reason and the number of retries.
 _PULL: Final[Rules] = (

@@ -130,4 +130,4 @@ def test_proxy_that_requires_a_password_is_a_refusal() -> None:
 def test_registry_without_tls_requires_insecure(message: str) -> None:
     error = failure(Request.PULL, "reg:5000/a/m:1", status=200, message=message)
 
-    assert error.remedy.endswith("pull with the option 'insecure'")
+    assert error.remedy.endswith("(on the command line: --insecure)")
