@@ -106,6 +106,9 @@ _CAUSES = {
 }
 
 
+_UNEXPLAINED = (UnloadReason.REQUESTED, UnloadReason.UNKNOWN)
+
+
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """A comparison of the server's state with the log.
 
@@ -362,6 +365,25 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             if status.activity is Activity.LOAD
         ]
         return next(iter((*new, *grown, *loading)), None)
+
+    def may_be_evicted(self) -> bool:
+        """Return whether a load that is still running may have displaced a runner.
+
+        The server lists the new runner only when its load ends, so until then an
+        eviction or a reload looks like an unload on request.
+        """
+        if not self.state.reports_runners:
+            return False
+        listed = {runner.digest for runner in self.state.runners}
+        return any(
+            status.state is ModelState.LOADED
+            and status.lifecycle.activity is None
+            and status.name not in self.changed
+            and status.runner is not None
+            and status.runner.digest not in listed | self.unload_requested
+            and self._reason(status)[0] in _UNEXPLAINED
+            for status in self.statuses.values()
+        )
 
     def lost_all_runners(self) -> bool:
         """Return whether there were runners, and none of them is left."""

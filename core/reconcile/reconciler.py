@@ -85,6 +85,13 @@ model whose ``/api/show`` hangs must not delay every refresh."""
 UNKNOWN_VERSION = "unknown"
 """The version of a server that does not report a valid one."""
 
+SECOND_LOOK_S = 0.5
+"""Wait until a runner that disappeared is looked for again: a load that evicts it, or
+reloads it, took 0.3 s for a small model and 1.5 s for one of 200 MB."""
+
+SECOND_LOOKS = 3
+"""How often a runner that disappeared is looked for again in one refresh."""
+
 COMPARED_AT_ONCE = 50
 """Models compared before other tasks run."""
 
@@ -244,7 +251,7 @@ class Reconciler:
         try:
             with self._changes.overlapping() as overlapping:
                 await self._client.held.begin()
-                state = with_known_digests(await self._ask(), statuses)
+                state = await self._settled(statuses, overlapping)
                 settled = _without(state.models, overlapping)
                 detected, undecided = await self._detect(
                     settled, statuses, deadline=deadline
@@ -305,6 +312,31 @@ class Reconciler:
         """Return the names of the models that have some streams."""
         names = state.models.keys() | statuses.keys()
         return {name for name in names if self._repository.stream(name) in streams}
+
+    async def _settled(
+        self, statuses: Mapping[str, ModelStatus], overlapping: Collection[str]
+    ) -> ServerState:
+        """Return the server's state, once it shows why a runner disappeared.
+
+        If another program unloaded it, nothing more will show, so the wait is short.
+        """
+        looks = 0
+        while True:
+            state = with_known_digests(await self._ask(), statuses)
+            comparison = Comparison(
+                state=state,
+                statuses=statuses,
+                detected={},
+                weights_of=self._weights_of({}),
+                continuity=self._client.held.continuity(),
+                previous=self.last_state,
+                unload_requested=self._unload_requested,
+                changed=overlapping,
+            )
+            if looks == SECOND_LOOKS or not comparison.may_be_evicted():
+                return state
+            looks += 1
+            await self._clock.sleep(SECOND_LOOK_S)
 
     async def _ask(self) -> ServerState:
         """Return the server's state, within the timeout of a refresh."""

@@ -242,6 +242,44 @@ def test_eviction_names_a_load_that_is_still_running(
     )
 
 
+def test_eviction_names_a_load_of_another_program_that_ends_soon(
+    run_scenario: RunScenario,
+) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await manager.load(NAME)
+        server.apply(runner_start_delay_s=1)
+        loading = asyncio.create_task(server.load(OTHER))
+        await server.clock.sleep(0.5)
+        assert await names_in_memory(server) == []
+        await manager.refresh()
+        await loading
+
+    result = run_scenario(scenario, sandbox_settings=ONE_PLACE)
+
+    assert result.last(NAME) == (
+        f"unloaded: evicted to make room for {OTHER}",
+        "eviction",
+    )
+
+
+def test_reload_by_another_program_that_ends_soon_is_not_an_unload(
+    run_scenario: RunScenario,
+) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await manager.load(NAME)
+        server.apply(runner_start_delay_s=1)
+        loading = asyncio.create_task(server.load(NAME, options={"num_ctx": 1024}))
+        await server.clock.sleep(0.5)
+        assert await names_in_memory(server) == []
+        await manager.refresh()
+        await loading
+
+    result = run_scenario(scenario)
+
+    assert not any("unloaded" in said for said in result.sentences(NAME))
+    assert any(said.startswith("reloaded: 1k") for said in result.sentences(NAME))
+
+
 def test_pinned_model_waits_for_the_load_that_evicted_it(
     run_scenario: RunScenario,
 ) -> None:
