@@ -27,7 +27,9 @@ def did_you_mean_model(given: str, present: Collection[str]) -> str:
     Empty if no model is near.
     """
     near = similar_models(given, present)
-    return f"Did you mean {' or '.join(near)}?" if near else ""
+    if len(near) < 2:
+        return f"Did you mean {near[0]}?" if near else ""
+    return f"Did you mean {', '.join(near[:-1])} or {near[-1]}?"
 
 
 def similar_models(given: str, present: Collection[str]) -> list[str]:

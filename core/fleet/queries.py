@@ -60,13 +60,13 @@ def node_in(read_models: Collection[ReadModel], model: str) -> str:
     has = [each for each in statuses if each.present or each.activity is not None]
     known = has or [each for each in statuses if each.version]
     if not known:
-        error = ModelNotFoundError(statuses[0].name, where="any node")
         present = {
             each.name for one in read_models for each in one.records() if each.present
         }
-        similar = did_you_mean_model(statuses[0].name, sorted(present))
-        error.remedy = similar or error.remedy
-        raise error
+        name = statuses[0].name
+        similar = did_you_mean_model(name, sorted(present))
+        remedy = similar or "Check the name, or pull the model first"
+        raise ModelNotFoundError(name, where="any node", remedy=remedy)
     if len(known) > 1:
         raise AmbiguousNodeError(known[0].name, tuple(each.node for each in known))
     return known[0].node

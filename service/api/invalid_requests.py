@@ -33,7 +33,7 @@ def invalid_request(request: AnyRequest, error: HTTPException) -> BadRequestErro
     handler = request.scope.get("route_handler")
     fields = handler.parsed_fn_signature.parameters if handler else {}
     if key in fields and extra[0].get("source") != "body" and key != _BODY:
-        name = fields[key].kwarg_definition.name or key
+        name = getattr(fields[key].kwarg_definition, "name", None) or key
         found = found._replace(problem=found.problem.replace(" or null", ""))
         return _error(f"parameter {name!r}", found, _values(fields[key].raw))
     path = ".".join(each for each in (key.removeprefix(_BODY), found.field) if each)

@@ -70,7 +70,7 @@ async def apply(
 ) -> int:
     """Change the server to match a desired set of models.
 
-    Pulls, configures and loads the models that the file names. --prune deletes the
+    Pulls, configures and loads the models in the file. --prune deletes the
     others, after confirmation; without a terminal, it needs --yes.
     """
     if prune and not (plan_only or yes or invocation.attended):

@@ -29,7 +29,7 @@ async def use(
         str | None,
         typer.Option(
             metavar="ROLE",
-            help=f"Role that it was used for: {', '.join(ModelRole)}.",
+            help=f"Role it was used for: {', '.join(ModelRole)}.",
             autocompletion=complete_role,
         ),
     ] = None,

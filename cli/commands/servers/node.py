@@ -79,7 +79,7 @@ async def node(invocation: Invocation) -> int:
 async def list_(invocation: Invocation, *, every: EveryNode = False) -> None:
     """List the nodes with state, address, models and memory.
 
-    Shows what the log knows; no server is asked.
+    Reads only the log; no server is asked.
     """
     async with invocation.reading(refresh=False) as fleet:
         read_models = await fleet.now()
