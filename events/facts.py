@@ -152,6 +152,9 @@ class ModelVanished(DriftFact, frozen=True, kw_only=True):
 class ModelDeleted(Fact, frozen=True, kw_only=True):
     """Recorded when a model was deleted through Herdbook.
 
+    Without digest and size, the model was not on the server, and the failure of its
+    pull was dismissed.
+
     Attributes:
         digest: Digest of the deleted model.
         size_bytes: Size of the deleted model, bytes; shared layers stay on disk.

@@ -158,6 +158,8 @@ def _size(number: int) -> str:
 
 def _deleted(fact: Fact) -> str:
     assert isinstance(fact, facts.ModelDeleted)
+    if fact.digest is None and fact.size_bytes is None:
+        return "failure dismissed; it was not on the server"
     size = f": {bytes_text(fact.size_bytes)}" if fact.size_bytes else ""
     return f"deleted{size}"
 

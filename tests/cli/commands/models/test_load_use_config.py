@@ -94,6 +94,7 @@ def test_rm_dismisses_the_failure_of_a_pull(
         "no-such:1b was not on the server; its failure is dismissed\n"
     )
     assert "no-such" not in herdbook("ls").out
+    assert "failure dismissed" in herdbook("history", "no-such:1b").out
 
 
 def test_rm_says_that_shared_weights_stay(
