@@ -209,9 +209,9 @@ def disk_text(statuses: Iterable[ModelStatus]) -> str:
     largest: dict[tuple[str, str], int] = {}
     for weights, size in sizes:
         largest[weights] = max(size, largest.get(weights, 0))
-    once = sum(largest.values())
-    each = f" ({bytes_text(total)} with shared weights counted for each model)"
-    return f", {bytes_text(once)} on disk{each if once != total else ''}"
+    once, each = bytes_text(sum(largest.values())), bytes_text(total)
+    more = f" ({each} with shared weights counted for each model)"
+    return f", {once} on disk{more if each != once else ''}"
 
 
 def memory_text(statuses: Iterable[ModelStatus]) -> str:
