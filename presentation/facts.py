@@ -10,7 +10,7 @@ from herdbook.events.facts import PullInterrupted
 from herdbook.presentation import wording
 from herdbook.presentation.times import Now
 from herdbook.presentation.wording import NOTHING
-from herdbook.projections.sentences import FOREVER_YEAR, bytes_text
+from herdbook.projections.sentences import FOREVER_YEAR, bytes_text, gpu_percent
 
 SYMBOLS: Final = {
     ModelState.LOADED: "●",
@@ -73,8 +73,8 @@ def where_text(runner: Runner) -> str:
         return "CPU"
     if runner.size_vram_bytes >= runner.size_bytes:
         return "GPU"
-    share = wording.share_text(runner.size_vram_bytes, runner.size_bytes)
-    return f"{share} on the GPU"
+    share = wording.of_text(runner.size_vram_bytes, runner.size_bytes)
+    return f"{share} ({gpu_percent(runner)}%) on the GPU"
 
 
 def expiry_text(runner: Runner, now: Now) -> str:

@@ -125,11 +125,23 @@ def _runner(runner: Runner) -> str:
 
 
 def _where(runner: Runner) -> str:
-    if runner.size_vram_bytes >= runner.size_bytes:
-        return "GPU"
-    if runner.size_vram_bytes == 0:
-        return "CPU"
-    return f"{runner.size_vram_bytes * 100 // runner.size_bytes}% on the GPU"
+    gpu = gpu_percent(runner)
+    return {0: "CPU", 100: "GPU"}.get(gpu, f"{gpu}% on the GPU")
+
+
+def gpu_percent(runner: Runner) -> int:
+    """Return how much of a runner's memory is on the GPU, percent.
+
+    The CPU's share is rounded, as ``ollama ps`` does, but 0 and 100 mean none and all.
+
+    Args:
+        runner: A runner whose size is known.
+    """
+    on_gpu, size = runner.size_vram_bytes, runner.size_bytes
+    if on_gpu <= 0 or on_gpu >= size:
+        return 0 if on_gpu <= 0 else 100
+    on_cpu = (200 * (size - on_gpu) + size) // (2 * size)  # a half is rounded up
+    return min(max(100 - on_cpu, 1), 99)
 
 
 def _of(completed: int | None, total: int | None) -> str:

@@ -18,7 +18,7 @@ from herdbook.presentation.loaded_models import (
     loaded_models,
 )
 from herdbook.presentation.times import Now
-from herdbook.projections.sentences import bytes_text, tokens_text
+from herdbook.projections.sentences import bytes_text, gpu_percent, tokens_text
 
 _COLUMNS = (
     Column("MODEL"),
@@ -107,10 +107,9 @@ def _memory(runner: Runner | None) -> tuple[str, str]:
 
 def _processor(runner: Runner) -> str:
     """Return the split between GPU and CPU: ``100% GPU``, ``48% CPU, 52% GPU``."""
-    if not runner.size_vram_bytes:
-        return "100% CPU"
-    gpu = wording.percent(runner.size_vram_bytes, runner.size_bytes)
-    return "100% GPU" if gpu == 100 else f"{100 - gpu}% CPU, {gpu}% GPU"
+    gpu = gpu_percent(runner)
+    whole = {0: "100% CPU", 100: "100% GPU"}
+    return whole.get(gpu, f"{100 - gpu}% CPU, {gpu}% GPU")
 
 
 def _total(loaded: LoadedModels) -> str:

@@ -76,12 +76,21 @@ def test_ps_without_loaded_models_says_so(
     assert (answer.code, answer.out) == (0, "local · no models loaded\n")
 
 
-def test_ps_splits_memory_in_percent() -> None:
-    split = Runner(name="a:1b", digest="0", size_bytes=100, size_vram_bytes=52)
-    none = Runner(name="a:1b", digest="0", size_bytes=100)
+@pytest.mark.parametrize(
+    ("size", "vram", "shown"),
+    [
+        (100, 52, "48% CPU, 52% GPU"),
+        (100, 0, "100% CPU"),
+        (100, 100, "100% GPU"),
+        (4_445_961, 167_772, "96% CPU, 4% GPU"),  # as `ollama ps` of Ollama 0.33
+        (1_000, 5, "99% CPU, 1% GPU"),
+        (10_000, 9_999, "1% CPU, 99% GPU"),
+    ],
+)
+def test_ps_splits_memory_in_percent(size: int, vram: int, shown: str) -> None:
+    runner = Runner(name="a:1b", digest="0", size_bytes=size, size_vram_bytes=vram)
 
-    assert _processor(split) == "48% CPU, 52% GPU"
-    assert _processor(none) == "100% CPU"
+    assert _processor(runner) == shown
 
 
 @pytest.mark.parametrize(
