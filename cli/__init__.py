@@ -17,6 +17,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given == ["--version"] and _wrote_version():
         return 0
+    # Where Rich is installed, httpx imports its own command line, and Pygments with it.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     try:
         # Imported late: importing the package stays cheap for the library.
         from herdbook.cli.main import main  # noqa: PLC0415

@@ -13,7 +13,7 @@ PROGRAM = """
 import json, sys
 from herdbook.cli import run
 code = run(sys.argv[1:])
-print("\\n" + json.dumps([code, sorted(sys.modules)]))
+print("\\n" + json.dumps([code, sorted(n for n, m in sys.modules.items() if m)]))
 """
 
 STARTING = {
@@ -25,7 +25,6 @@ STARTING = {
 
 CLIENT = {
     *("httpx", "httpcore", "h11", "certifi", "idna", "anyio", "sniffio", "socksio"),
-    *("click", "pygments", "rich"),  # httpx imports them where they are installed
 }
 """Packages that asking the server takes."""
 
