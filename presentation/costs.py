@@ -17,7 +17,7 @@ def fetch_text(cost: PullCost) -> str:
 
 
 def free_text(free: Figure) -> str:
-    """Return the free space on the disk of the server; empty if it is not known."""
+    """Return the free space on the server's disk; empty if it is not known."""
     if free.size_bytes is None:
         return ""
     return f"{bytes_text(free.size_bytes)} free in {free.note}"

@@ -31,7 +31,7 @@
     │   ├── LoadFailedError            out of memory, stalled, died …
     │   └── PullError                  the pull failed
     │       ├── PullRefusedError       the registry refused or is unreachable
-    │       ├── DiskFullError          the disk of the server is full
+    │       ├── DiskFullError          the server's disk is full
     │       ├── DigestMismatchError    the data does not match its digest
     │       ├── StalledError           no data arrived for too long
     │       ├── PullCutError           the stream ended without ``success``

@@ -106,7 +106,7 @@ class BusyServerError(OllamaError):
     """The request queue of the server is full."""
 
     code = "server_busy"
-    problem = "could not be queued: the request queue of the server is full"
+    problem = "could not be queued: the server's request queue is full"
     advice = "Try again, or raise OLLAMA_MAX_QUEUE on the server"
 
 
@@ -119,10 +119,10 @@ class ServerFailedError(OllamaError):
 
 
 class ModelDamagedError(OllamaError):
-    """Weights or manifest are missing or damaged on the disk of the server."""
+    """Weights or manifest are missing or damaged on the server's disk."""
 
     code = "model_damaged"
-    problem = "is damaged on the disk of the server"
+    problem = "is damaged on the server's disk"
     advice = "Pull it again"
 
 
@@ -271,10 +271,10 @@ class PullRefusedError(PullError):
 
 
 class DiskFullError(PullError):
-    """The disk of the server is full; the downloaded part stays there."""
+    """The server's disk is full; the downloaded part stays there."""
 
     code = "disk_full"
-    problem = "cannot be pulled: the disk of the server is full"
+    problem = "cannot be pulled: the server's disk is full"
     advice = "Free space on the server, then pull it again"
 
 

@@ -62,7 +62,7 @@ FAULTS: dict[str, tuple[Step, str, str]] = {
     "torn manifest": (
         {"manifest_damaged": NAME},
         "model_damaged",
-        "is damaged on the disk of the server",
+        "is damaged on the server's disk",
     ),
     "strange file": (
         {"runner_dies_saying": "error loading model: it may be incompatible"},
@@ -82,7 +82,7 @@ FAULTS: dict[str, tuple[Step, str, str]] = {
     "full queue": (
         {"answer": LOAD | {"status": 503, "body": '{"error": "server busy"}'}},
         "server_busy",
-        "the request queue of the server is full",
+        "the server's request queue is full",
     ),
 }
 
@@ -221,7 +221,7 @@ def test_load_fails_if_the_queue_stays_full(run_scenario: RunScenario) -> None:
 
     result = run_scenario(scenario, sandbox_settings=sandbox.Settings(max_queue=1))
 
-    assert "the request queue of the server is full" in result.last(NAME)[0]
+    assert "the server's request queue is full" in result.last(NAME)[0]
 
 
 def test_load_fails_if_the_model_does_not_fit_into_memory(

@@ -97,7 +97,7 @@ def test_ls_shows_a_failure_and_its_remedy(
 
     assert "mistral:7b                error" in answer.out
     assert "  pull failed " in answer.out
-    assert "the disk of the server is full" in answer.out
+    assert "the server's disk is full" in answer.out
     assert "then pull it again" in answer.out
 
 

@@ -70,7 +70,7 @@ def test_pull_that_fails_says_what_to_do(
 
     assert answer.code == 1
     assert answer.err == (
-        "herdbook: mistral:7b cannot be pulled: the disk of the server is full. "
+        "herdbook: mistral:7b cannot be pulled: the server's disk is full. "
         "Free space on the server, then pull it again   (exit 1)\n"
     )
 
