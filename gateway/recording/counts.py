@@ -1,9 +1,11 @@
 """Token counts and failures, read from the first and the last bytes of an answer.
 
 Each of the APIs reports the counts at the end: Ollama in the last line or in the whole
-answer, OpenAI and Anthropic in an event near the end of the stream. Anthropic sends the
-number of prompt tokens in the first event. Text of the model cannot imitate a count:
-its quotes are escaped, and only the last count matters.
+answer, OpenAI and Anthropic in an event near the end of the stream. In Anthropic's
+form, the first event has tokens of the prompt too: those that count if the last one has
+none, and an estimate by Ollama, which has not read the prompt then, if the stream is
+cut off. Text of the model cannot imitate a count: its quotes are escaped, and only the
+last count matters.
 """
 
 from __future__ import annotations
@@ -67,12 +69,12 @@ def counts_of(head: bytes, tail: bytes) -> Counts:
     part = tail if is_stream_of_events or last.strip() == b"}" else last
     reason = _DONE_REASON.search(last)
     load = _last(_LOAD, part)
-    prompt = _last(_PROMPT, part)
-    if prompt is None and head.startswith(_ANTHROPIC):
-        prompt = _last(_PROMPT, head)
-    output = _last(_OUTPUT, part)
-    if head.startswith(_ANTHROPIC) and _ANTHROPIC_END not in tail:
-        output = None  # that of the first event is not a count
+    prompt, output = _last(_PROMPT, part), _last(_OUTPUT, part)
+    if head.startswith(_ANTHROPIC):
+        if _ANTHROPIC_END not in tail:
+            prompt = output = None  # those of the first event are an estimate, and 0
+        elif prompt is None:
+            prompt = _last(_PROMPT, head)
     return Counts(
         prompt_tokens=prompt,
         output_tokens=output,

@@ -62,6 +62,10 @@ ANSWERS = {
         b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
         Counts(29, 4),
     ),
+    "a stream of Anthropic that is cut off, whose first event has an estimate": (
+        b'event: message_start\ndata: {"message":{"usage":{"input_tokens":3}}}\n\n',
+        Counts(),
+    ),
     "an error of OpenAI in a stream": (
         b'data: {"error":"it broke"}\n\n',
         Counts(failed=True),
