@@ -331,7 +331,20 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             return UnloadReason.SERVER_RESTARTED, None
         # Without evidence that the same process runs, a restart cannot be excluded.
         same = self.continuity is Continuity.SAME
-        return UnloadReason.REQUESTED if same else UnloadReason.UNKNOWN, None
+        requested = same and not self._may_be_reloading(gone)
+        return UnloadReason.REQUESTED if requested else UnloadReason.UNKNOWN, None
+
+    def _may_be_reloading(self, gone: Runner) -> bool:
+        """Return whether a request of the gateway may load the weights again.
+
+        A server unloads a model to load it with other options.
+        """
+        return self.uses is not None and any(
+            each.runner is not None
+            and each.runner.digest == gone.digest
+            and each.name in self.uses.reloading
+            for each in self.statuses.values()
+        )
 
     def _expired(self, gone: Runner) -> bool:
         seen = {runner.digest: runner for runner in self._previous_runners()}

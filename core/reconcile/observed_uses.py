@@ -83,6 +83,7 @@ class UseEvidence(msgspec.Struct, frozen=True, kw_only=True):
         sightings: The expiry of each runner, by digest.
         recorded_at: When an observed use of a model was recorded last, by its name.
         unrecorded: Models with uses that the gateway has not recorded yet.
+        reloading: Those of them that a request may be loading with other options.
         sees_loads: Whether a load by another program can be distinguished from one by
             a client of a gateway.
     """
@@ -90,6 +91,7 @@ class UseEvidence(msgspec.Struct, frozen=True, kw_only=True):
     sightings: Mapping[str, Sighting]
     recorded_at: Mapping[str, datetime]
     unrecorded: Collection[str] = ()
+    reloading: Collection[str] = ()
     sees_loads: bool = True
 
 

@@ -122,10 +122,12 @@ class UseWatch:
         if self._relayed_elsewhere:
             return None
         settled = self._settled(state.began_at or state.at)
+        relayed = relays() if relays else {}
         return UseEvidence(
             sightings=settled if others_relay else self._sightings,
             recorded_at=self._recorded_at,
-            unrecorded={*relays()} if relays else (),
+            unrecorded=relayed.keys(),
+            reloading={name for name, one in relayed.items() if not one.changes},
             sees_loads=not others_relay,
         )
 

@@ -9,6 +9,7 @@ import pytest
 
 from herdbook.core.ollama.restart_detection import Continuity
 from herdbook.core.reconcile.drift import Comparison, Drift, orphaned
+from herdbook.core.reconcile.observed_uses import UseEvidence
 from herdbook.core.reconcile.server_state import ListedModel, ServerState
 from herdbook.events import facts
 from herdbook.events.facts import Fact, Runner, UnloadReason
@@ -67,6 +68,7 @@ def drifts(
     restarted: bool = False,
     continuity: Continuity = Continuity.SAME,
     weights: dict[str, str] | None = None,
+    uses: UseEvidence | None = None,
 ) -> list[Drift]:
     known = {A: WEIGHTS, B: OTHER_WEIGHTS} if weights is None else weights
     look = ServerState(
@@ -82,6 +84,7 @@ def drifts(
         weights_of=known.get,
         restarted=restarted,
         continuity=continuity,
+        uses=uses,
     ).drifts()
 
 
@@ -238,6 +241,16 @@ def test_shared_runner_was_unloaded_through_the_other_name() -> None:
     found = drifts([listed("twin:1")], [], [shared])
 
     assert events(found) == [("twin:1", unloaded(UnloadReason.REQUESTED), Cause.SHARED)]
+
+
+def test_runner_that_a_request_may_load_again_has_an_unknown_reason() -> None:
+    shared = [status(name, LOADED, runner=runner("a:1")) for name in ("a:1", "twin:1")]
+    relayed = UseEvidence(sightings={}, recorded_at={}, reloading={"a:1"})
+
+    found = drifts([listed("a:1"), listed("twin:1")], [], shared, uses=relayed)
+
+    unknown = unloaded(UnloadReason.UNKNOWN)
+    assert [fact for _, fact, _ in events(found)] == [unknown, unknown]
 
 
 def one_gone(continuity: Continuity) -> list[tuple[str, Fact, Cause]]:
