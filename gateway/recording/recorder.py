@@ -231,7 +231,8 @@ class UseRecorder:
 
         Invalid names are left out.
         """
-        in_memory, others = [], []
+        in_memory: list[_Named] = []
+        others: list[_Named] = []
         for key, fold in folds.items():
             status = self._uses.status(key.model)
             if status is not None:
