@@ -68,9 +68,9 @@ async def readyz(request: AnyRequest) -> Response[answers.Ready]:
             read_models = await service.read_models()
             reconcilers = await service.fleet.reconcilers()
     except (StoreError, TimeoutError) as error:
-        known = error if isinstance(error, StoreError) else StoreUnavailableError
+        failed = error if isinstance(error, StoreError) else StoreUnavailableError
         unready = answers.Ready(
-            status=known.code,
+            status=failed.code,
             position=None,
             node_reached=None,
             failing=failing,
