@@ -25,6 +25,7 @@ from herdbook.core.checks.archives import announcement
 from herdbook.core.log.storage import Storage
 from herdbook.core.proof import keys
 from herdbook.core.proof.anchor import parse_signatures
+from herdbook.events.errors import CorruptLogError
 from herdbook.events.facts import LogArchived
 from herdbook.events.findings import Finding, Kind
 from herdbook.events.store import ArchivedStore
@@ -74,7 +75,10 @@ async def check_signatures(
         return []
     found: list[Finding] = []
     for archive in await store.archives():
-        fact = await announcement(storage, archive)
+        try:
+            fact = await announcement(storage, archive)
+        except CorruptLogError:
+            fact = None
         if fact is None:
             continue  # as verify reports
         signatures = parse_signatures(fact.signature, source=archive.file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from datetime import UTC
 
 import msgspec
@@ -186,12 +187,18 @@ async def check_anchors(
     Raises:
         StoreError: The log cannot be read.
     """
-    head = await storage.store.head()
-    origin = await _origin(storage) if head.position else ""
-    inside = [each.position for each in anchors if each.position <= head.position]
-    # One tree for all anchors; nothing cached is believed.
-    tree = await EventTree.read(storage, max(inside, default=0), cached=False)
+    if not anchors:
+        return []
     found: list[Finding] = []
+    try:
+        head = await storage.store.head()
+        origin = await _origin(storage) if head.position else ""
+        inside = [each.position for each in anchors if each.position <= head.position]
+        # One tree for all anchors; nothing cached is believed.
+        tree = await EventTree.read(storage, max(inside, default=0), cached=False)
+    except CorruptLogError as error:  # verify reports what is damaged
+        reason = f"cannot be checked: {error.subject} {error.state}"
+        return [_finding(anchor, reason) for anchor in anchors]
     for anchor in anchors:
         if keys and not any(key.has_signed(anchor) for key in keys):
             found.append(_finding(anchor, "is not signed by any of the given keys"))
@@ -219,7 +226,7 @@ async def _difference(storage: Storage, tree: EventTree, anchor: Anchor) -> str:
         hash_ = await _hash_at(storage, anchor.position)
         if (hash_, await tree.root(anchor.position)) == (anchor.hash, anchor.root):
             return ""
-    except UNREADABLE as error:
+    except (*UNREADABLE, CorruptLogError) as error:
         return f"cannot be checked: {error.subject} {error.state}"
     return "does not match the log: an event at or before its position was changed"
 
@@ -258,8 +265,12 @@ async def first_id(storage: Storage) -> str | None:
     if isinstance(storage.store, ArchivedStore):
         for archive in await storage.store.archives():
             return archive.origin
-    async for event in storage.store.read_stored(limit=1):
-        return event.event_id
+    with suppress(CorruptLogError):
+        async for event in storage.store.read_stored(limit=1):
+            return event.event_id
+        return None
+    async for readable in storage.store.read_all(limit=1):  # another column is damaged
+        return readable.event_id
     return None
 
 

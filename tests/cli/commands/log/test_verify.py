@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.cli_runner import Herdbook, SandboxThread
+from support.odd_log import write_invalid_utf8
 
 
 @pytest.fixture
@@ -67,6 +68,25 @@ def test_verify_checks_a_log_with_illegal_events(
     assert herdbook("ls").code == 1
     assert "Run: herdbook verify" in herdbook("ls").err or "known" in herdbook("ls").err
     assert herdbook("verify").code == 1
+
+
+def test_verify_names_each_damaged_event(
+    herdbook: Herdbook, server: SandboxThread, log: Path, tmp_path: Path
+) -> None:
+    herdbook("ls")
+    anchors = tmp_path / "anchors"
+    herdbook("anchor", "--append", str(anchors))
+    write_invalid_utf8(log, "events", "actor", "position IN (1, 5, 6)")
+
+    answer = herdbook("verify", "--anchors", str(anchors))
+
+    assert (answer.code, answer.err) == (1, "")
+    for position in (1, 5, 6):
+        assert f"event #{position} has a damaged column" in answer.out
+    assert "the anchor of" in answer.out
+    assert "cannot be checked" in answer.out
+    assert ", 4 findings, " in answer.out
+    assert ", 3 findings, " in herdbook("verify").out
 
 
 def test_verify_of_an_empty_log_has_nothing_to_check(
