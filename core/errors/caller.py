@@ -135,7 +135,7 @@ class AmbiguousNodeError(CallerError):
         super().__init__(
             model or "the request",
             f"is on several nodes: {listed}" if model else "must name a node",
-            "Name one of them" if model else f"Nodes: {listed}",
+            "Name one of them as 'node'" if model else f"Nodes: {listed}",
         )
 
 

@@ -304,7 +304,7 @@ async def verified(
         raise CorruptLogError(str(subject), reason, NOTHING_CHANGED) from error
     damage = [each for each in found.findings if each.kind in DAMAGE]
     if damage:
-        more = f" and {len(damage) - 1} more findings" if len(damage) > 1 else ""
+        more = f" ({len(damage)} findings)" if len(damage) > 1 else ""
         at = f"event #{damage[0].position} " if damage[0].position else ""
         raise CorruptLogError(
             str(subject),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import check_log
 from herdbook.cli.output import Column, Piece, Row, Screen
 from herdbook.core import (
+    CorruptLogError,
     Storage,
     SystemClock,
     Verification,
@@ -78,9 +80,8 @@ async def verify(
     log = invocation.log
     await check_log(log)
     began = time.perf_counter()
-    async with Storage.open(
-        log, SystemClock(), accept_loss=accept, reading=not accept
-    ) as storage:
+    opening = Storage.open(log, SystemClock(), accept_loss=accept, reading=not accept)
+    async with _advised(opening) as storage:
         found = await check(storage, anchors=heads)
         more = [
             *await check_anchors(storage, made, public),
@@ -113,6 +114,19 @@ async def verify(
                 "Signatures were not checked: name the trusted keys with --key."
             )
     return FAILED if found.findings else DONE
+
+
+@asynccontextmanager
+async def _advised(
+    opening: AbstractAsyncContextManager[Storage],
+) -> AsyncIterator[Storage]:
+    """Open a log; the error of one that cannot be read does not advise to run this."""
+    try:
+        async with opening as storage:
+            yield storage
+    except CorruptLogError as error:
+        error.remedy = error.remedy.replace("Run: herdbook verify, or r", "R")
+        raise
 
 
 def _anchor(text: str) -> Head:
