@@ -125,7 +125,7 @@ def _connectable(host: str, text: str) -> str:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        if not _HOST.fullmatch(host):
+        if not (_HOST.fullmatch(host) and _can_be_looked_up(host)):
             raise InvalidAddressError(
                 text, reason=f"{host!r} is not a valid host name"
             ) from None
@@ -133,6 +133,15 @@ def _connectable(host: str, text: str) -> str:
     if isinstance(address, ipaddress.IPv6Address):
         return "[::1]" if address.is_unspecified else f"[{address}]"
     return "127.0.0.1" if address.is_unspecified else str(address)
+
+
+def _can_be_looked_up(host: str) -> bool:
+    """Return whether a look-up takes a host name; it raises ``UnicodeError`` if not."""
+    try:
+        host.encode("idna")
+    except UnicodeError:  # a part is empty, or longer than 63 characters
+        return False
+    return True
 
 
 def same_server(one: str, other: str) -> bool:

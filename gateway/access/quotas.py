@@ -20,6 +20,7 @@ from herdbook.core import ModelManager, RecordedEvent, UsageDimension
 from herdbook.core.logging import Logger
 from herdbook.events.errors import HerdbookError
 from herdbook.events.facts import ModelUsed, UseFailed
+from herdbook.events.shared.cancellation import end
 from herdbook.gateway.access.limits import Limits
 from herdbook.gateway.protocol.answers import Refusal
 
@@ -49,6 +50,8 @@ class Quotas:
         spent: Tokens that each client has used today up to a position of the log.
         position: The position.
         now: Returns the current time, UTC.
+        followed: Whether ``apply`` receives what is recorded after the position. If
+            not, only the requests of this process count.
     """
 
     def __init__(
@@ -56,11 +59,14 @@ class Quotas:
         spent: dict[str, int] | None = None,
         position: int = 0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        *,
+        followed: bool = False,
     ) -> None:
         self._now = now
         self._day = now().date()
         self._in_log = Counter(spent or {})
         self._position = position
+        self._followed = followed
         self._not_in_log: Counter[str] = Counter()
         self._recorded: deque[tuple[int, str, int]] = deque()
         self._running: Counter[str] = Counter()
@@ -107,8 +113,10 @@ class Quotas:
 
     def recorded(self, client: str, tokens: int, position: int) -> None:
         """Note that tokens which were counted are in the log at a position."""
-        self._recorded.append((position, client, tokens))
-        self._leave_to_log()
+        self._begin_day()
+        if self._followed:
+            self._recorded.append((position, client, tokens))
+            self._leave_to_log()
 
     def apply(self, event: RecordedEvent) -> None:
         """Count the next event of the log, which any gateway may have recorded."""
@@ -146,6 +154,7 @@ class Quotas:
             self._day = today
             self._in_log.clear()
             self._not_in_log.clear()
+            self._recorded.clear()  # yesterday's, which today's count does not include
 
 
 @asynccontextmanager
@@ -170,14 +179,13 @@ async def followed_quotas(
         + row.estimated_tokens
         for row in usage.rows
     }
-    quotas = Quotas(spent, usage.until)
+    quotas = Quotas(spent, usage.until, followed=True)
     following = asyncio.ensure_future(_follow(manager, quotas))
     following.add_done_callback(lambda task: None if task.cancelled() else failed())
     try:
         yield quotas
     finally:
-        following.cancel()
-        await asyncio.wait([following])
+        await end(following)
 
 
 async def _follow(manager: ModelManager, quotas: Quotas) -> None:

@@ -18,6 +18,7 @@ from herdbook.core.operations.uses import Uses
 from herdbook.core.reconcile.use_watch import Relayed
 from herdbook.events.errors import StoreError
 from herdbook.events.facts import UseOutcome
+from herdbook.events.shared.cancellation import finish
 from herdbook.gateway.access.quotas import Spending
 from herdbook.gateway.protocol.endpoints import Effect
 from herdbook.gateway.recording.folds import Fold, FoldKey, Missing
@@ -347,4 +348,4 @@ async def recording(
             yield recorder
         finally:
             recorder.stop()
-            await task
+            await finish(task)

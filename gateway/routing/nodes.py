@@ -12,6 +12,7 @@ import msgspec
 from herdbook.core import Fleet, HerdbookError, ModelManager
 from herdbook.core.fleet.placement import NodeView
 from herdbook.core.logging import Logger
+from herdbook.events.shared.cancellation import end
 from herdbook.gateway.access.quotas import Spending
 from herdbook.gateway.recording.recorder import recording
 from herdbook.gateway.recording.uses import Watched
@@ -19,8 +20,8 @@ from herdbook.gateway.rewriting.requests import Rewriter
 from herdbook.gateway.routing.upstreams import Upstream
 from herdbook.gateway.settings import GatewaySettings
 
-LOOK_EVERY_S: Final = 1.0
-"""Seconds between two looks at the nodes of the fleet."""
+FOLLOW_EVERY_S: Final = 1.0
+"""Seconds between two checks of the nodes of the fleet."""
 
 _log = Logger("herdbook.gateway")
 
@@ -80,22 +81,24 @@ class Nodes:
         Raises:
             StoreError: The log cannot be read.
         """
-        await self._follow_once()
-        following = asyncio.ensure_future(self._follow())
-        following.add_done_callback(
-            lambda task: None if task.cancelled() else self._failed()
-        )
-        try:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._close_all)
+            await self._follow_once()
+            following = asyncio.ensure_future(self._follow())
+            following.add_done_callback(
+                lambda task: None if task.cancelled() else self._failed()
+            )
+            stack.push_async_callback(end, following)
             yield self
-        finally:
-            following.cancel()
-            await asyncio.wait([following])
+
+    async def _close_all(self) -> None:
+        async with AsyncExitStack() as stack:
             for node in (*self.by_name.values(), *self._leaving):
-                await node.close()
+                stack.push_async_callback(node.close)
 
     async def _follow(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(FOLLOW_EVERY_S)
             try:
                 await self._follow_once()
             except HerdbookError as error:  # the nodes stay as they were
@@ -111,13 +114,21 @@ class Nodes:
                 one.name: managers[one.name] for one in views if one.name in managers
             }
         nodes = dict(self.by_name)
-        for name, node in self.by_name.items():
-            if managers.get(name) is not node.manager:
-                self._leaving.append(nodes.pop(name))
-        for name, manager in managers.items():
-            if name not in nodes and not self._is_this_gateway(name, manager):
-                nodes[name] = await self._opened(name, manager)
-        self.by_name = dict(sorted(nodes.items()))
+        left = [
+            nodes.pop(name)
+            for name, node in self.by_name.items()
+            if managers.get(name) is not node.manager
+        ]
+        opened: dict[str, Node] = {}
+        try:
+            for name, manager in managers.items():
+                if name not in nodes and not self._is_this_gateway(name, manager):
+                    opened[name] = await self._opened(name, manager)
+        except BaseException:
+            self._leaving += opened.values()
+            raise
+        self._leaving += left
+        self.by_name = dict(sorted((nodes | opened).items()))
         self.upstreams = tuple(node.upstream for node in self.by_name.values())
         # Counted here as requests come and go, so that each sees those before it.
         self.views = {
@@ -138,26 +149,26 @@ class Nodes:
 
     async def _opened(self, name: str, manager: ModelManager) -> Node:
         running: set[Watched] = set()
-        stack = AsyncExitStack()
-        recorder = await stack.enter_async_context(
-            recording(
-                manager.uses,
-                running=running,
-                spending=self._spending,
-                failed=self._failed,
+        async with AsyncExitStack() as stack:
+            recorder = await stack.enter_async_context(
+                recording(
+                    manager.uses,
+                    running=running,
+                    spending=self._spending,
+                    failed=self._failed,
+                )
             )
-        )
-        upstream = Upstream(
-            name,
-            manager.url,
-            self._settings,
-            recorder,
-            None if self._settings.plain else Rewriter(manager.uses.latest),
-            running=running,
-            authorization=manager.authorization.encode(),
-        )
-        stack.push_async_callback(upstream.pool.close)
-        return Node(manager, upstream, stack)
+            upstream = Upstream(
+                name,
+                manager.url,
+                self._settings,
+                recorder,
+                None if self._settings.plain else Rewriter(manager.uses.latest),
+                running=running,
+                authorization=manager.authorization.encode(),
+            )
+            stack.push_async_callback(upstream.pool.close)
+            return Node(manager, upstream, stack.pop_all())
 
     def _is_this_gateway(self, name: str, manager: ModelManager) -> bool:
         """Return whether a node is the gateway itself, which would relay to itself."""

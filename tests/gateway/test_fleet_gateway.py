@@ -19,7 +19,9 @@ import httpx
 import pytest
 
 from herdbook.core import Fleet, ModelState, RecordedEvent
+from herdbook.events.errors import CallerError
 from herdbook.events.facts import ModelUsed, NodeSettings
+from herdbook.gateway.access.quotas import Quotas
 from herdbook.gateway.recording import recorder
 from herdbook.gateway.routing import nodes
 from herdbook.gateway.routing.circuit_breaker import FAILURES, FIRST_REST_S, Breaker
@@ -29,13 +31,13 @@ from herdbook.sandbox import RealClock, Settings, World, serve
 
 MODEL = "llama3.2:3b"
 NODES = ("a", "b", "local")
-LOOK_EVERY_S = 0.1
+FOLLOW_EVERY_S = 0.1
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at the nodes and record uses ten times as often."""
-    monkeypatch.setattr(nodes, "LOOK_EVERY_S", LOOK_EVERY_S)
+    monkeypatch.setattr(nodes, "FOLLOW_EVERY_S", FOLLOW_EVERY_S)
     monkeypatch.setattr(recorder, "FOLD_S", 0.1)
 
 
@@ -64,7 +66,7 @@ class Servers:
         """Refresh all nodes, and wait until the gateway has seen that."""
         for manager in self.fleet.managers():
             await manager.refresh()
-        await asyncio.sleep(5 * LOOK_EVERY_S)
+        await asyncio.sleep(5 * FOLLOW_EVERY_S)
 
     async def events(self, kind: type) -> list[RecordedEvent]:
         store = self.fleet.log.storage.store
@@ -380,7 +382,7 @@ async def test_nodes_come_and_go_while_the_gateway_runs() -> None:
         url = servers.fleet.manager("a").url
         await servers.fleet.remove("a")
         await servers.fleet.remove("b")
-        await asyncio.sleep(1.5 * LOOK_EVERY_S)
+        await asyncio.sleep(1.5 * FOLLOW_EVERY_S)
         assert "X-Herdbook-Node" not in (await servers.ask()).headers
 
         await servers.fleet.add("c", url)
@@ -405,6 +407,29 @@ async def test_gateway_that_began_with_one_node_serves_those_added_later() -> No
         assert tags.headers["X-Herdbook-Node"] == "a, local"
 
 
+async def test_nodes_that_were_opened_are_closed_when_another_cannot_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened, closed = [], []
+    settings = GatewaySettings()
+
+    @asynccontextmanager
+    async def recording(uses: Any, **given: Any) -> AsyncIterator[Any]:
+        if opened:
+            raise CallerError("the second node", "cannot be opened")
+        opened.append(uses)
+        yield None
+        closed.append(uses)
+
+    async with three() as servers:
+        monkeypatch.setattr(nodes, "recording", recording)
+        following = nodes.Nodes(servers.fleet, settings, Quotas(), list).following()
+        with pytest.raises(CallerError, match="the second node"):
+            async with following:
+                pass
+    assert closed == opened
+
+
 async def test_gateway_keeps_serving_when_its_first_node_is_removed() -> None:
     async with several("a") as servers:
         await servers.fleet.remove("local")
@@ -424,7 +449,7 @@ async def test_gateway_sends_nothing_to_a_node_with_its_own_address() -> None:
             failed=lambda: pytest.fail("the gateway stopped"),
         ) as address:
             await servers.fleet.add("loop", address)
-            await asyncio.sleep(1.5 * LOOK_EVERY_S)
+            await asyncio.sleep(1.5 * FOLLOW_EVERY_S)
             asked = httpx.AsyncClient(base_url=address, timeout=20)
             async with asked as http:
                 answer = await http.get("/api/tags")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from support.gateway_fixture import until
 from support.recordings.gateway import LIMITS, Place, place, second_gateway
+from support.uses import recorded, used
 
 from herdbook.events.facts import ModelUsed
 from herdbook.gateway.access.limits import Limits
@@ -201,6 +203,31 @@ def test_budget_is_full_again_on_the_next_day() -> None:
     with pytest.raises(Refusal):
         quotas.begin("ann", limits)
     quotas.begin("ben", limits)
+
+
+def test_tokens_recorded_yesterday_are_not_taken_from_those_of_today() -> None:
+    time = before_midnight = datetime(2026, 11, 27, 23, 59, tzinfo=UTC)
+    quotas = Quotas(now=lambda: time, followed=True)
+    quotas.spend("ann", 5)
+    quotas.recorded("ann", 5, position=1)
+    time = datetime(2026, 11, 28, tzinfo=UTC)
+    quotas.spend("ann", 5)
+
+    quotas.apply(recorded(1, used(client="ann"), at=before_midnight))
+
+    with pytest.raises(Refusal):
+        quotas.begin("ann", Limits(tokens_per_day=5))
+
+
+def test_nothing_is_kept_for_a_log_that_is_not_followed() -> None:
+    quotas = Quotas()
+    quotas.spend("ann", 5)
+    tracemalloc.start()
+    for position in range(10_000):
+        quotas.recorded("ann", 5, position)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 100_000
 
 
 async def test_gateways_on_one_log_share_a_budget(tmp_path: Path) -> None:

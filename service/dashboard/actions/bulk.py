@@ -12,8 +12,9 @@ from litestar import Response, get, post
 
 from herdbook.core import ModelState, ModelStatus, ReadModel
 from herdbook.core.desired.free_space import deletions
+from herdbook.events.streams import model_stream
 from herdbook.presentation import wording
-from herdbook.projections.sentences import bytes_text
+from herdbook.projections.sentences import bytes_text, counted
 from herdbook.service.auth.forms import read_form
 from herdbook.service.auth.tokens import Role
 from herdbook.service.context import service_of
@@ -100,7 +101,7 @@ async def confirm_bulk(request: AnyRequest) -> Response[str]:
     desired = await page.desired_models()
     consequences, total = _EFFECTS[action](page, statuses, desired)
     changed = [each.name for each in consequences if not each.skipped]
-    verb = f"{_LABELS[action]} {wording.counted(len(changed), 'model')}"
+    verb = f"{_LABELS[action]} {counted(len(changed), 'model')}"
     return await render(
         page,
         "bulk.html",
@@ -147,9 +148,9 @@ async def perform_bulk(request: AnyRequest) -> Response[str]:
     freed = sum(result.freed_bytes for result in results)
     done = len(outcomes) - failed
     summary = (
-        f"{wording.counted(done, 'pull')} started"
+        f"{counted(done, 'pull')} started"
         if action is BulkAction.PULL
-        else f"{wording.counted(done, 'model')} {_DONE[action]}"
+        else f"{counted(done, 'model')} {_DONE[action]}"
     )
     return await render(
         page,
@@ -298,15 +299,13 @@ async def _outcomes(
     )
     events: dict[str, EventEntry] = {}
     for entry in entries_with_events(found.events):
-        stream = entry.event.stream.split("/", 2)
-        if stream[0] == "model":
-            events.setdefault(stream[-1], entry)
+        events.setdefault(entry.event.stream, entry)
     return [
         Outcome(
             result.name,
             result.done,
             _result_text(action, result),
-            events.get(result.name),
+            events.get(model_stream(page.read_model.node, result.name)),
         )
         for result in results
     ]

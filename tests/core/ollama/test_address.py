@@ -85,7 +85,10 @@ def test_spellings_of_one_address_are_the_same_server() -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    ["ftp://x", "unix:///run/x", "x:0", "a b", "a:b:c", "x?y", "-x", "ex!mple.com"],
+    [
+        *("ftp://x", "unix:///run/x", "x:0", "a b", "a:b:c", "x?y", "-x"),
+        *("ex!mple.com", "a..b", 64 * "a" + ".example"),
+    ],
 )
 def test_addresses_that_cannot_be_connected_to_are_refused(setting: str) -> None:
     with pytest.raises(InvalidAddressError) as raised:
