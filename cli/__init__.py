@@ -40,10 +40,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _wrote_version() -> bool:
     """Write the version without the imports of the command, if stdout accepts it."""
-    from importlib import metadata  # noqa: PLC0415 - only this needs it
+    from herdbook.cli.version import version_text  # noqa: PLC0415 - only this needs it
 
     try:
-        sys.stdout.write(f"herdbook {metadata.version('herdbook')}\n")
+        sys.stdout.write(f"{version_text()}\n")
         sys.stdout.flush()
     except (OSError, ValueError):
         return False  # reported as any other failure to write

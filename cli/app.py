@@ -22,6 +22,7 @@ from typer.core import TyperGroup
 from herdbook.cli.completion import complete_file, complete_node
 from herdbook.cli.errors import DONE, StoppedError, file_failure
 from herdbook.cli.invocation import Invocation
+from herdbook.cli.version import version_text
 from herdbook.events.shared.file_descriptors import is_exhausted
 
 Own = ParamSpec("Own")
@@ -273,9 +274,7 @@ def _before_the_verb(context: typer.Context, **given: object) -> None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from importlib import metadata  # noqa: PLC0415 - slow to import
-
-        typer.echo(f"herdbook {metadata.version('herdbook')}")
+        typer.echo(version_text())
         raise typer.Exit
 
 

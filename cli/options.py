@@ -10,7 +10,7 @@ import typer
 from herdbook.cli.completion import complete_model, complete_node, complete_role
 from herdbook.cli.errors import UsageError
 from herdbook.core import ModelRole
-from herdbook.core.models.sizes import parse_size
+from herdbook.core.models.sizes import read_size
 
 Model = Annotated[
     str,
@@ -88,15 +88,10 @@ Node = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
-def read_size(text: str) -> int:
+def size_option(text: str) -> int:
     """Return the bytes of a size: ``16GB``, ``8 GiB``.
 
     Raises:
         UsageError: The text is not a size.
     """
-    size = parse_size(text)
-    if size is None:
-        raise UsageError(
-            f"{text[:80]!r}", "is not a size", "Use a number and a unit, such as 16GB"
-        )
-    return size
+    return read_size(text, UsageError)

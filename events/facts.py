@@ -115,6 +115,17 @@ class Runner(
     expires_at: datetime | None = None
 
 
+def is_forever(expires_at: datetime) -> bool:
+    """Return whether the expiry of a runner means that it stays in memory.
+
+    The server adds the longest duration of Go, 292 years, for a keep-alive of -1.
+    """
+    return expires_at.year > _FOREVER_YEAR
+
+
+_FOREVER_YEAR = 2300
+
+
 class Capability(
     msgspec.Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True
 ):

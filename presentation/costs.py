@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from herdbook.core import DeleteCost, Figure, LoadCost, PullCost
-from herdbook.presentation.wording import counted, listed
-from herdbook.projections.sentences import bytes_text
+from herdbook.presentation.wording import listed
+from herdbook.projections.sentences import bytes_text, counted
 
 
 def fetch_text(cost: PullCost) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from herdbook.core import ModelState, ModelStatus, Runner
-from herdbook.events.facts import PullInterrupted
+from herdbook.events.facts import PullInterrupted, is_forever
 from herdbook.presentation import wording
 from herdbook.presentation.times import Now
 from herdbook.presentation.wording import NOTHING
-from herdbook.projections.sentences import FOREVER_YEAR, bytes_text, gpu_percent
+from herdbook.projections.sentences import bytes_text, counted, gpu_percent
 
 SYMBOLS: Final = {
     ModelState.LOADED: "●",
@@ -30,14 +30,10 @@ def is_interrupted(status: ModelStatus) -> bool:
 
 def sharing(status: ModelStatus, statuses: Iterable[ModelStatus]) -> list[str]:
     """Return the names of the other present models with the same weights."""
-    if status.weights is None:
-        return []
     return [
         other.name
         for other in statuses
-        if other.present
-        and other.weights == status.weights
-        and other.name != status.name
+        if other.present and other.shares_weights_with(status)
     ]
 
 
@@ -81,7 +77,7 @@ def expiry_text(runner: Runner, now: Now) -> str:
     """Return when keep-alive unloads a runner; empty if that is unknown."""
     if runner.expires_at is None:
         return ""
-    if runner.expires_at.year > FOREVER_YEAR:
+    if is_forever(runner.expires_at):
         return "no expiry"
     seconds = (runner.expires_at - now.at).total_seconds()
     if seconds <= 0:
@@ -93,7 +89,7 @@ def uses_text(status: ModelStatus, now: Now) -> str:
     """Return how often a model was used, and the last use."""
     if not status.uses:
         return "never (no use recorded)"
-    times = wording.counted(status.uses, "time")
+    times = counted(status.uses, "time")
     return f"{times}, last {wording.used_text(status, now)}"
 
 

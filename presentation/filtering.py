@@ -9,7 +9,6 @@ import msgspec
 from herdbook.core import CallerError, ModelState, ModelStatus, ReadModel
 from herdbook.core.errors.suggestions import did_you_mean
 from herdbook.core.models.capabilities import SERVER_WORDS
-from herdbook.core.models.sizes import parse_size
 
 STATES: Mapping[str, ModelState] = {
     "loaded": ModelState.LOADED,
@@ -80,20 +79,6 @@ def parse_states(
     """
     found = checked(parameter, names, STATE_NAMES)
     return frozenset(STATES[each] for each in found if each in STATES), PULLING in found
-
-
-def read_size(text: str) -> int:
-    """Return the bytes of a size: ``16GB``, ``8 GiB``.
-
-    Raises:
-        CallerError: The text is not a size.
-    """
-    size = parse_size(text)
-    if size is None:
-        raise CallerError(
-            f"{text[:80]!r}", "is not a size", "Use a number and a unit, such as 16GB"
-        )
-    return size
 
 
 def checked(option: str, values: Iterable[str], known: Collection[str]) -> list[str]:

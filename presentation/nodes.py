@@ -12,6 +12,7 @@ from herdbook.events.facts import NodeSettings
 from herdbook.events.instances import Holder
 from herdbook.events.lifecycle import ModelState
 from herdbook.presentation.times import Now
+from herdbook.presentation.wording import disk_bytes
 from herdbook.projections.sentences import bytes_text
 from herdbook.projections.status import NodeStatus
 
@@ -62,12 +63,6 @@ def node(models: ReadModel, reconcilers: Mapping[str, Holder] | None = None) -> 
     """
     status = models.node_status()
     records = [one for one in models.records() if one.present]
-    disk = {one.weights or one.name: one.size_bytes or 0 for one in records}
-    memory = {
-        one.weights or one.name: one.runner.size_bytes
-        for one in records
-        if one.runner is not None
-    }
     return Node(
         name=status.name,
         url=status.url,
@@ -80,8 +75,8 @@ def node(models: ReadModel, reconcilers: Mapping[str, Holder] | None = None) -> 
         settings=status.settings,
         models=len(records),
         loaded=sum(one.state is ModelState.LOADED for one in records),
-        disk_bytes=sum(disk.values()),
-        memory_bytes=sum(memory.values()),
+        disk_bytes=disk_bytes(records),
+        memory_bytes=models.memory_used(),
         reconciler=(reconcilers or {}).get(status.name),
     )
 

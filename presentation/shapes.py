@@ -189,7 +189,7 @@ def progress(name: str, state: str, latest: PullProgress | None) -> Progress:
     )
 
 
-def known(node: str | None) -> OfSeveral:
+def of_several(node: str | None) -> OfSeveral:
     """Return the name of a node of several; unset for the only one."""
     return msgspec.UNSET if node is None else node
 

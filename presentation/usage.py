@@ -8,8 +8,8 @@ from typing import Final
 
 from herdbook.core import Usage, UsageDimension, UsageRow
 from herdbook.core.concurrency.time_slice import TimeSlice
-from herdbook.presentation.wording import UNKNOWN, counted, joined
-from herdbook.projections.sentences import duration_text
+from herdbook.presentation.wording import UNKNOWN, joined
+from herdbook.projections.sentences import counted, duration_text
 
 _UNNAMED: Final = {
     UsageDimension.CLIENT: "(not known)",

@@ -198,18 +198,22 @@ def node_text(node: NodeStatus, now: Now) -> str:
     return f"{version}, stale since {since}" if version else f"no answer since {since}"
 
 
+def disk_bytes(statuses: Iterable[ModelStatus]) -> int:
+    """Return the disk usage of models, bytes; models of the same weights count once."""
+    largest: dict[tuple[str, str], int] = {}
+    for status in statuses:
+        weights = status.node, status.weights or status.name
+        largest[weights] = max(status.size_bytes or 0, largest.get(weights, 0))
+    return sum(largest.values())
+
+
 def disk_text(statuses: Iterable[ModelStatus]) -> str:
     """Return the disk usage of models: shared weights once, then for each model."""
-    sizes = [
-        ((s.node, s.weights or s.name), s.size_bytes) for s in statuses if s.size_bytes
-    ]
-    if not sizes:
+    sized = [status for status in statuses if status.size_bytes]
+    if not sized:
         return ""
-    total = sum(size for _, size in sizes)
-    largest: dict[tuple[str, str], int] = {}
-    for weights, size in sizes:
-        largest[weights] = max(size, largest.get(weights, 0))
-    once, each = bytes_text(sum(largest.values())), bytes_text(total)
+    total = sum(status.size_bytes or 0 for status in sized)
+    once, each = bytes_text(disk_bytes(sized)), bytes_text(total)
     more = f" ({each} with shared weights counted for each model)"
     return f", {once} on disk{more if each != once else ''}"
 
@@ -237,11 +241,6 @@ def parameters_text(count: int) -> str:
         if count >= size:
             return f"{count / size:.3g} {unit} parameters"
     return f"{count} parameters"
-
-
-def counted(number: int, word: str) -> str:
-    """Return a number with its word: ``1 model``, ``1,284 events``."""
-    return f"{number:,} {word}" + ("" if number == 1 else "s")
 
 
 def joined(parts: Sequence[str]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 from datetime import datetime
-from typing import ClassVar, Self
 
 import msgspec
 
@@ -103,20 +102,8 @@ def _is_until(event: RecordedEvent, last: datetime | int | None) -> bool:
     return last is None or event.recorded_at <= last
 
 
-class _Dump(msgspec.Struct):
-    chosen: HistoryFilter
-    entries: list[HistoryEntry]
-
-
-_encode = msgspec.json.Encoder(order="sorted").encode
-_decode = msgspec.json.Decoder(_Dump).decode
-
-
 class HistoryView:
     """The events that match a filter, oldest first."""
-
-    name: ClassVar[str] = "history"
-    form: ClassVar[int] = 1
 
     def __init__(self, chosen: HistoryFilter | None = None) -> None:
         self.chosen = chosen or HistoryFilter()
@@ -148,15 +135,3 @@ class HistoryView:
     def entries(self) -> list[HistoryEntry]:
         """The entries, oldest first."""
         return list(self._entries)
-
-    def dump(self) -> bytes:
-        """Serialize the view; equal views have equal bytes."""
-        return _encode(_Dump(self.chosen, list(self._entries)))
-
-    @classmethod
-    def load(cls, data: bytes) -> Self:
-        """Load a view from a dump."""
-        dump = _decode(data)
-        view = cls(dump.chosen)
-        view._entries.extend(dump.entries)
-        return view

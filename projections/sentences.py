@@ -16,9 +16,6 @@ from herdbook.events import facts
 from herdbook.events.facts import Fact, Runner, Setting, UnloadReason, UseOutcome
 from herdbook.events.recorded import RecordedEvent
 
-FOREVER_YEAR = 2200
-"""A runner that expires after this year has no expiry."""
-
 _AT_ONCE_S = 0.5
 """An observed use that ended this long before its event needs no other time."""
 
@@ -66,6 +63,11 @@ def tokens_text(tokens: int) -> str:
     return f"{tokens // (1000 if tokens % 1000 == 0 else 1024)}k"
 
 
+def counted(number: int, word: str) -> str:
+    """Return a number with its word: ``1 model``, ``1,284 events``."""
+    return f"{number:,} {word}" + ("" if number == 1 else "s")
+
+
 def describe(event: RecordedEvent) -> str:
     """Describe an event in one line, without a full stop."""
     if isinstance(event.data, facts.UnreadableFact):
@@ -100,7 +102,7 @@ def _left_out(fact: Fact) -> str:
     held = fact.held_back if isinstance(fact, facts.DriftFact) else msgspec.UNSET
     if held is msgspec.UNSET:
         return ""
-    count = "1 change" if held.changes == 1 else f"{held.changes:,} changes"
+    count = counted(held.changes, "change")
     return f" ({count} not recorded before, in {duration_text(held.seconds)})"
 
 
@@ -119,7 +121,7 @@ def _runner(runner: Runner) -> str:
         parts.append(f"{tokens_text(runner.context_length)} context")
     if runner.size_bytes:
         parts += [bytes_text(runner.size_bytes), _where(runner)]
-    if runner.expires_at is not None and runner.expires_at.year > FOREVER_YEAR:
+    if runner.expires_at is not None and facts.is_forever(runner.expires_at):
         parts.append("no expiry")
     return ", ".join(parts)
 
@@ -296,7 +298,7 @@ def _used(fact: Fact) -> str:
     if count > 1:
         parts.append(f"{count} requests")
     tokens = [
-        _counted(number, word)
+        counted(number, word)
         for number, word in (
             (fact.prompt_tokens, "prompt token"),
             (fact.output_tokens, "output token"),
@@ -336,12 +338,8 @@ def _use_failed(fact: Fact) -> str:
 def _not_recorded(fact: Fact) -> str:
     assert isinstance(fact, facts.UsesNotRecorded)
     seconds = (fact.until - fact.since).total_seconds()
-    requests = _counted(fact.count, "request")
+    requests = counted(fact.count, "request")
     return f"{requests} not recorded in {duration_text(seconds)}: {fact.reason}"
-
-
-def _counted(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _anchor_received(fact: Fact) -> str:

@@ -7,7 +7,6 @@ behaves exactly like the original.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import ClassVar, Protocol, Self
 
 from herdbook.events.recorded import RecordedEvent
@@ -41,9 +40,3 @@ class View(Protocol):
             msgspec.MsgspecError: The bytes are not a dump of this view.
         """
         ...
-
-
-def fold(view: View, events: Iterable[RecordedEvent]) -> None:
-    """Apply events to a view, in order."""
-    for event in events:
-        view.apply(event)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from herdbook.cli.output import GAP, Line, Piece, Screen, bar
 from herdbook.presentation import shapes
-from herdbook.presentation.wording import counted
+from herdbook.projections.sentences import counted
 
 WIDEST_BAR = 32
 """Longest bar, in characters."""

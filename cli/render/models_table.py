@@ -14,6 +14,7 @@ from herdbook.core import ModelRegistry, ModelState, ModelStatus, ReadModel
 from herdbook.presentation import facts, wording
 from herdbook.presentation.sorting import display_order, twins_of
 from herdbook.presentation.times import Now
+from herdbook.projections.sentences import counted
 from herdbook.projections.status import Work
 
 _NODE = Column("NODE")
@@ -140,7 +141,7 @@ def footers(
     if len(states) == 1:
         name, words = states[0].name, wording.node_text(states[0], now)
     else:
-        name, words = wording.counted(len(states), "node"), ""
+        name, words = counted(len(states), "node"), ""
         for node in states:
             if not node.reached:
                 text = wording.joined([node.name, wording.node_text(node, now)])
@@ -150,7 +151,7 @@ def footers(
         [
             name,
             f"{words}{remark}".removeprefix(", "),
-            wording.counted(len(statuses), "model") + disk,
+            counted(len(statuses), "model") + disk,
             memory,
             f"event {nodes[0].position:,}",
         ]

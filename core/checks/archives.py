@@ -19,6 +19,7 @@ from herdbook.events.findings import Finding, Kind
 from herdbook.events.recorded import GENESIS
 from herdbook.events.rfc9162 import root_of
 from herdbook.events.store import ArchivedStore
+from herdbook.projections.sentences import counted
 
 _REPLACE = "Replace it with a copy of the same archive"
 
@@ -111,7 +112,7 @@ async def diagnose(storage: Storage) -> list[Diagnosis]:
         if await _is_changed(store, each):
             what = f"archive {path} was changed"
             found.append(diagnosis("archives", what, _REPLACE, level=Level.PROBLEM))
-    count = "1 archive" if len(archives) == 1 else f"{len(archives)} archives"
+    count = counted(len(archives), "archive")
     text = f"{count} with the events #1 to #{archives[-1].last}, unchanged"
     return found or [diagnosis("archives", text)]
 

@@ -22,7 +22,7 @@ from herdbook.events.sqlite.condition import Condition, examine
 from herdbook.events.sqlite.log_file import log_file_path
 from herdbook.events.sqlite.read_only import is_read_only
 from herdbook.events.store import Head
-from herdbook.projections.sentences import bytes_text, duration_text
+from herdbook.projections.sentences import bytes_text, counted, duration_text
 
 FIRST_SQLITE_WITHOUT_RESET_BUG = (3, 51, 3)
 """Versions 3.7.0 to 3.51.2 have the WAL-reset bug (sqlite.org/wal.html, 2026-03)."""
@@ -153,8 +153,8 @@ def check_instances(others: int) -> Diagnosis:
     """Report how many other instances use the log."""
     if not others:
         return diagnosis("instances", "no other instance uses the log")
-    plural = "s" if others > 1 else ""
-    return diagnosis("instances", f"log in use by {others} other instance{plural}")
+    count = counted(others, "other instance")
+    return diagnosis("instances", f"log in use by {count}")
 
 
 def check_head(head: Head, last: Head) -> Diagnosis:
@@ -237,7 +237,8 @@ def check_clock(recorded_at: Sequence[datetime], now: datetime) -> Diagnosis:
         return diagnosis("clock", "the newest events are in chronological order")
     return diagnosis(
         "clock",
-        f"was set back {set_back} times within the newest {len(recorded_at)} events",
+        f"was set back {counted(set_back, 'time')} within the newest "
+        f"{counted(len(recorded_at), 'event')}",
         "Use positions instead of times in that range; they are unique",
         level=Level.NOTICE,
     )

@@ -31,9 +31,9 @@ from herdbook.core.ollama.wire import ShowAnswer
 from herdbook.core.reconcile.drift import orphaned
 from herdbook.core.reconcile.observation import listed
 from herdbook.core.reconcile.server_state import ServerState, WeightsOf
-from herdbook.events.facts import ModelVanished, Runner
+from herdbook.events.facts import ModelVanished, Runner, is_forever
 from herdbook.events.lifecycle import Activity, ModelState
-from herdbook.projections.sentences import FOREVER_YEAR, bytes_text, duration_text
+from herdbook.projections.sentences import bytes_text, duration_text
 from herdbook.projections.status import ModelStatus
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def _orphaned(runner: Runner, now: datetime) -> Diagnosis:
 
 
 def _leaves(expires_at: datetime | None, now: datetime) -> str:
-    if expires_at is None or expires_at.year > FOREVER_YEAR:
+    if expires_at is None or is_forever(expires_at):
         return "the server keeps it there"
     seconds = (expires_at - now).total_seconds()
     if seconds <= 0:

@@ -9,7 +9,7 @@ from typing import Final
 from herdbook.core.desired.free_space import FreeSpace, free_space
 from herdbook.core.errors import AmbiguousNodeError
 from herdbook.core.history.read_model import ReadModel
-from herdbook.projections.sentences import bytes_text
+from herdbook.projections.sentences import bytes_text, counted
 
 LISTED: Final = 10
 """Nodes that the error lists; those where enough can be freed come first."""
@@ -59,4 +59,4 @@ def _effect(proposal: FreeSpace, *, reached: bool) -> str:
     freed = bytes_text(proposal.frees_bytes)
     if not proposal.is_enough:
         return f"(only {freed} can be freed)"
-    return f"(frees {freed}, {models} {'model' if models == 1 else 'models'})"
+    return f"(frees {freed}, {counted(models, 'model')})"

@@ -21,6 +21,7 @@ from herdbook.events.facts import NodeSettings
 from herdbook.events.lifecycle import ModelState
 from herdbook.projections.recommendation import Candidate
 from herdbook.projections.roles import ModelRole
+from herdbook.projections.sentences import counted
 from herdbook.projections.status import ModelStatus, NodeStatus
 
 MEMORY_TAGS: Final = ("vram", "memory", "ram")
@@ -323,7 +324,7 @@ def _place(room: _Room, status: ModelStatus, *, reasons: tuple[str, ...] = ()) -
         amount = f"{free / 1e9:.1f} GB of memory free there"
         words.append(amount if told else f"at least {amount}")
     if requests:
-        words.append(f"{requests} {'request' if requests == 1 else 'requests'} there")
+        words.append(f"{counted(requests, 'request')} there")
     return Place(
         node=view.name,
         model=status.name,

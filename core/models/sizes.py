@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from herdbook.events.errors import CallerError
+
 _UNITS: Final = {
     "b": 1,
     "k": 1e3,
@@ -21,6 +23,24 @@ _UNITS: Final = {
     "tib": 2**40,
 }
 _SIZE: Final = re.compile(r"(\d{1,12}(?:\.\d{1,12})?) ?([a-z]+)", re.IGNORECASE)
+
+
+def read_size(text: str, refused: type[CallerError] = CallerError) -> int:
+    """Return the bytes of a size.
+
+    Args:
+        text: The size: ``16GB``, ``8 GiB``.
+        refused: The class of the error.
+
+    Raises:
+        CallerError: As ``refused``: the text is not a size.
+    """
+    size = parse_size(text)
+    if size is None:
+        raise refused(
+            f"{text[:80]!r}", "is not a size", "Use a number and a unit, such as 16GB"
+        )
+    return size
 
 
 def parse_size(text: str) -> int | None:

@@ -118,7 +118,7 @@ class Details(Answer, frozen=True, kw_only=True):
     @property
     def parameter_count(self) -> int | None:
         """The number of parameters, as precise as the text."""
-        return parse_size(self.parameter_size)
+        return parse_parameter_count(self.parameter_size)
 
 
 class _Details(msgspec.Struct):
@@ -457,7 +457,7 @@ def to_utc(time: datetime | None) -> datetime | None:
         return time and time.replace(tzinfo=UTC)
 
 
-def parse_size(text: str) -> int | None:
+def parse_parameter_count(text: str) -> int | None:
     """Parse a number of parameters: ``134.92M`` is 134,920,000."""
     found = _SIZE.fullmatch(text.strip())
     if found is None:

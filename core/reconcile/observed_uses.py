@@ -25,6 +25,7 @@ from herdbook.events.facts import (
     LoadInterrupted,
     ModelUsed,
     Runner,
+    is_forever,
 )
 from herdbook.events.lifecycle import ModelState
 from herdbook.projections.status import KeepAlive, ModelStatus
@@ -314,14 +315,6 @@ def _keep_alives(
     if is_forever(expires_at):
         known.insert(0, KeepAlive(forever_s, forever_s))
     return known
-
-
-def is_forever(expires_at: datetime) -> bool:
-    """Return whether an expiry means that the runner stays, as with ``-1``."""
-    return expires_at.year > _FOREVER_YEAR
-
-
-_FOREVER_YEAR: Final = 2300
 
 
 def _recorded_at(

@@ -22,12 +22,12 @@ from herdbook.core import (
 )
 from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.core.fleet import queries
+from herdbook.core.models.sizes import read_size
 from herdbook.presentation import shapes
 from herdbook.presentation.filtering import (
     CAPABILITIES,
     ModelFilter,
     checked,
-    read_size,
 )
 from herdbook.presentation.loaded_models import (
     LoadedModels,
@@ -449,7 +449,7 @@ async def delete_model(
         await manager.delete(status.name)
     return shapes.Removed(
         name=status.name,
-        node=shapes.known(status.node if service.fleet.is_several else None),
+        node=shapes.of_several(status.node if service.fleet.is_several else None),
         freed_bytes=cost.frees.size_bytes or 0,
         shared_with=cost.shared_with,
     )

@@ -236,10 +236,10 @@ async def strict_body(request: AnyRequest, kind: type[T]) -> T:
 
 
 def check_parameters(request: AnyRequest) -> None:
-    """Check that the path of a request has all of its query parameters.
+    """Refuse query parameters that the path of a request does not have.
 
     Raises:
-        BadRequestError: It does not have one of them.
+        BadRequestError: There is one.
     """
     if not request.scope["query_string"]:
         return

@@ -11,8 +11,7 @@ from markupsafe import Markup
 from herdbook.core.history.levels import Column, LevelKind
 from herdbook.events.archive_file import UNREADABLE
 from herdbook.presentation.filtering import checked
-from herdbook.presentation.wording import counted
-from herdbook.projections.sentences import bytes_text
+from herdbook.projections.sentences import bytes_text, counted
 from herdbook.service.dashboard.charts.colours import OTHERS_CLASS, Colours
 from herdbook.service.dashboard.charts.levels import (
     OTHERS,

@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.strategies import histories
+from support.strategies import fold, histories
 
 from herdbook.events.recorded import RecordedEvent
 from herdbook.projections.recommendation import RecommendationView
 from herdbook.projections.statistics import StatisticsView
 from herdbook.projections.status_view import StatusView
-from herdbook.projections.view import fold
 
 Kind = type[StatusView] | type[RecommendationView] | type[StatisticsView]
 KINDS: list[Kind] = [StatusView, RecommendationView, StatisticsView]

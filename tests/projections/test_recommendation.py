@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.strategies import fold
 
 from herdbook.events import facts
 from herdbook.events.codec import SCHEMAS
@@ -16,7 +17,6 @@ from herdbook.events.recorded import Cause, Position, RecordedEvent
 from herdbook.events.streams import model_stream, node_stream
 from herdbook.projections.recommendation import RecommendationView
 from herdbook.projections.roles import ModelRole
-from herdbook.projections.view import fold
 
 T0 = datetime(2026, 11, 24, tzinfo=UTC)
 DIGEST = "d" * 64

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.strategies import histories
+from support.strategies import fold, histories
 
 from herdbook.events.recorded import RecordedEvent
 from herdbook.projections.history import HistoryFilter, HistoryView
@@ -14,15 +14,9 @@ from herdbook.projections.sentences import bytes_text, describe
 from herdbook.projections.statistics import StatisticsView
 from herdbook.projections.status_view import StatusView
 from herdbook.projections.usage.view import UsageView
-from herdbook.projections.view import View, fold
+from herdbook.projections.view import View
 
-KINDS: list[type[View]] = [
-    StatusView,
-    RecommendationView,
-    StatisticsView,
-    HistoryView,
-    UsageView,
-]
+KINDS: list[type[View]] = [StatusView, RecommendationView, StatisticsView, UsageView]
 
 
 @pytest.mark.parametrize("kind", KINDS)

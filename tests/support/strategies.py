@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 import msgspec
 from hypothesis import strategies as st
@@ -168,3 +169,17 @@ def histories(
             )
         )
     return events
+
+
+class Applies(Protocol):
+    """A view, with or without snapshots."""
+
+    def apply(self, event: RecordedEvent) -> None:
+        """Apply one event."""
+        ...
+
+
+def fold(view: Applies, events: Iterable[RecordedEvent]) -> None:
+    """Apply events to a view, in order."""
+    for event in events:
+        view.apply(event)

@@ -16,8 +16,7 @@ from herdbook.core import CallerError, Storage, SystemClock
 from herdbook.core.archives import archiving
 from herdbook.events.archive_file import BLOCK
 from herdbook.presentation import shapes
-from herdbook.presentation.wording import counted
-from herdbook.projections.sentences import bytes_text
+from herdbook.projections.sentences import bytes_text, counted
 
 
 @verb("archive", HISTORY)

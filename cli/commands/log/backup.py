@@ -13,8 +13,7 @@ from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import check_log
 from herdbook.core.log.location import LogLocation
 from herdbook.presentation import shapes
-from herdbook.presentation.wording import counted
-from herdbook.projections.sentences import bytes_text
+from herdbook.projections.sentences import bytes_text, counted
 
 if TYPE_CHECKING:
     from herdbook.core.transfer.backup import Backup, Restored

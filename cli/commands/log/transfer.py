@@ -43,8 +43,7 @@ from herdbook.core.transfer.import_events import (
 )
 from herdbook.events.store import Head
 from herdbook.presentation import shapes
-from herdbook.presentation.wording import counted
-from herdbook.projections.sentences import bytes_text
+from herdbook.projections.sentences import bytes_text, counted
 
 STREAM = "-"
 """The name of standard input and output."""

@@ -29,7 +29,7 @@ from herdbook.core.checks.verification import verify as check
 from herdbook.core.proof.proof import check_anchors
 from herdbook.events.store import Head
 from herdbook.presentation import shapes
-from herdbook.presentation.wording import counted
+from herdbook.projections.sentences import counted
 
 
 @verb("verify", HISTORY)

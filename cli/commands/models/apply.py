@@ -34,8 +34,8 @@ from herdbook.core.desired.plan import (
 )
 from herdbook.core.fleet.desired_nodes import NodePlan
 from herdbook.presentation import shapes
-from herdbook.presentation.wording import UNKNOWN, counted, joined, listed
-from herdbook.projections.sentences import bytes_text, setting_text
+from herdbook.presentation.wording import UNKNOWN, joined, listed
+from herdbook.projections.sentences import bytes_text, counted, setting_text
 
 _COLUMNS = (Column("STEP"), Column("MODEL"), Column("EFFECT"))
 _STYLES = {"delete": "red", "unload": "yellow"}

@@ -31,7 +31,7 @@ async def cancel(invocation: Invocation, models: Models) -> int:
             if invocation.json:
                 answer = shapes.Cancelled(
                     name=after.name,
-                    node=shapes.known(model.node),
+                    node=shapes.of_several(model.node),
                     activity=activity,
                     result=result,
                 )

@@ -13,15 +13,15 @@ import typer
 from herdbook.cli.app import CHANGE, verb
 from herdbook.cli.errors import DONE, FAILED
 from herdbook.cli.invocation import Invocation
-from herdbook.cli.options import Yes, read_size
+from herdbook.cli.options import Yes, size_option
 from herdbook.cli.output import Column, Piece, Row
 from herdbook.core import AmbiguousNodeError, Fleet, HerdbookError, ModelManager
 from herdbook.core.desired.desired import DesiredSet, read
 from herdbook.core.desired.free_space import FreeSpace, Group, free_space
 from herdbook.core.fleet.disk_space import node_not_named
 from herdbook.presentation import shapes
-from herdbook.presentation.wording import NOTHING, counted
-from herdbook.projections.sentences import bytes_text
+from herdbook.presentation.wording import NOTHING
+from herdbook.projections.sentences import bytes_text, counted
 
 _COLUMNS = (
     Column("MODEL"),
@@ -52,7 +52,7 @@ async def free(
     freed.
     """
     text = " ".join(size)
-    wanted = read_size(text)
+    wanted = size_option(text)
     desired = read(keep) if keep is not None else None
     async with invocation.acting() as fleet:
         if fleet.is_several:

@@ -104,7 +104,9 @@ async def unload(invocation: Invocation, models: Models) -> int:
                 result = await model.manager.unload(model.name)
             if invocation.json:
                 unloaded = shapes.Unloaded(
-                    name=cost.name, result=result.value, node=shapes.known(model.node)
+                    name=cost.name,
+                    result=result.value,
+                    node=shapes.of_several(model.node),
                 )
                 invocation.screen.write_json(unloaded, in_lines=len(chosen) > 1)
             else:

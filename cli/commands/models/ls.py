@@ -8,7 +8,7 @@ import typer
 
 from herdbook.cli.app import INSPECT, verb
 from herdbook.cli.invocation import Invocation
-from herdbook.cli.options import NoRefresh, read_size
+from herdbook.cli.options import NoRefresh, size_option
 from herdbook.cli.output import Piece, line
 from herdbook.cli.render import models_table
 from herdbook.core import Fleet, ModelState
@@ -76,8 +76,8 @@ async def ls(  # noqa: PLR0913 - the options of a verb
         states=states,
         pulling=pulling,
         family=family,
-        larger_bytes=None if larger is None else read_size(larger),
-        smaller_bytes=None if smaller is None else read_size(smaller),
+        larger_bytes=None if larger is None else size_option(larger),
+        smaller_bytes=None if smaller is None else size_option(smaller),
     )
     async with invocation.reading(refresh=not no_refresh, warns=False) as fleet:
         nodes = {models.node: models for models in await fleet.now()}

@@ -18,7 +18,12 @@ from herdbook.presentation.loaded_models import (
     loaded_models,
 )
 from herdbook.presentation.times import Now
-from herdbook.projections.sentences import bytes_text, gpu_percent, tokens_text
+from herdbook.projections.sentences import (
+    bytes_text,
+    counted,
+    gpu_percent,
+    tokens_text,
+)
 
 _COLUMNS = (
     Column("MODEL"),
@@ -65,7 +70,7 @@ async def ps(invocation: Invocation, *, no_refresh: NoRefresh = False) -> None:
 def _nodes(nodes: Sequence[NodeStatus], now: Now) -> list[str]:
     """Return which nodes the models are on, in words."""
     if len(nodes) > 1:
-        return [wording.counted(len(nodes), "node")]
+        return [counted(len(nodes), "node")]
     node = nodes[0]
     return [node.name, "" if node.reached else wording.node_text(node, now)]
 
@@ -119,7 +124,7 @@ def _total(loaded: LoadedModels) -> str:
         return "no models loaded"
     total, gpu = loaded.size_bytes, loaded.gpu_bytes
     split = f"{bytes_text(gpu)} on GPUs, {bytes_text(total - gpu)} in main memory"
-    number = wording.counted(len(loaded.models), "model")
+    number = counted(len(loaded.models), "model")
     more = (
         "" if loaded.reported else "; others unknown, the server does not report them"
     )

@@ -9,7 +9,7 @@ import typer
 from herdbook.cli.app import INSPECT, verb
 from herdbook.cli.errors import DONE, NOT_FOUND
 from herdbook.cli.invocation import Invocation
-from herdbook.cli.options import AnyRole, NoRefresh, Role, read_size
+from herdbook.cli.options import AnyRole, NoRefresh, Role, size_option
 from herdbook.cli.render import ranking
 from herdbook.core import ModelRole
 from herdbook.core.fleet import queries
@@ -57,7 +57,7 @@ async def suggest(
     no_refresh: NoRefresh = False,
 ) -> None:
     """Suggest models to pull for a role."""
-    limit = None if memory is None else read_size(memory)
+    limit = None if memory is None else size_option(memory)
     async with invocation.reading(refresh=not no_refresh) as fleet:
         found = await queries.suggest(fleet, role, memory_bytes=limit)
         if invocation.json:

@@ -42,7 +42,7 @@ async def rm(invocation: Invocation, models: Models, *, yes: Yes = False) -> int
             if invocation.json:
                 removed = shapes.Removed(
                     name=status.name,
-                    node=shapes.known(model.node),
+                    node=shapes.of_several(model.node),
                     freed_bytes=cost.frees.size_bytes or 0,
                     shared_with=cost.shared_with,
                 )

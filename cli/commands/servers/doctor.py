@@ -10,7 +10,8 @@ from herdbook.cli.errors import DONE, FAILED, NoHomeError
 from herdbook.cli.invocation import READ_TIMEOUT_S, Invocation, actor
 from herdbook.cli.output import Column, Piece, Row, line
 from herdbook.core.diagnosis import Diagnosis, Level
-from herdbook.presentation.wording import NOTHING, check_text, counted
+from herdbook.presentation.wording import NOTHING, check_text
+from herdbook.projections.sentences import counted
 
 _STYLES = {
     Level.OK: "green",

@@ -36,8 +36,8 @@ from herdbook.events.facts import NodeSettings
 from herdbook.events.instances import Holder
 from herdbook.presentation import nodes as texts
 from herdbook.presentation import shapes
-from herdbook.presentation.wording import NOTHING, counted
-from herdbook.projections.sentences import bytes_text
+from herdbook.presentation.wording import NOTHING
+from herdbook.projections.sentences import bytes_text, counted
 
 _COLUMNS = (
     Column("NODE"),

@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from herdbook.cli.errors import UsageError
-from herdbook.cli.options import read_size
+from herdbook.cli.options import size_option
 from herdbook.core.errors.suggestions import did_you_mean
 from herdbook.events.facts import NodeSettings
 
@@ -85,7 +85,7 @@ def with_options(
     if prefer:
         changes["prefer"] = tuple(prefer)
     if max_model is not None:
-        changes["max_model_bytes"] = read_size(max_model)
+        changes["max_model_bytes"] = size_option(max_model)
     return msgspec.structs.replace(settings, **changes)
 
 

@@ -21,8 +21,8 @@ from herdbook.core import (
 )
 from herdbook.events.streams import is_of_node
 from herdbook.presentation import shapes
-from herdbook.presentation.wording import counted
 from herdbook.projections.history import HistoryView
+from herdbook.projections.sentences import counted
 
 
 @verb("refresh", INSPECT)

@@ -17,8 +17,8 @@ from markupsafe import Markup
 from herdbook.core import ModelStatus, Runner
 from herdbook.presentation.facts import where_text
 from herdbook.presentation.times import Now
-from herdbook.presentation.wording import counted, share_text
-from herdbook.projections.sentences import bytes_text, duration_text
+from herdbook.presentation.wording import share_text
+from herdbook.projections.sentences import bytes_text, counted, duration_text
 from herdbook.service.dashboard.charts.colours import Colours
 from herdbook.service.dashboard.charts.markup import element, percent, picture
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from herdbook.core import ModelState
 from herdbook.presentation.diagram import edges
 from herdbook.presentation.facts import SYMBOLS
-from herdbook.presentation.wording import counted
+from herdbook.projections.sentences import counted
 from herdbook.service.dashboard.charts.markup import element, picture
 
 WIDTH: Final = 400

@@ -16,8 +16,7 @@ from markupsafe import Markup
 from herdbook.core import HistoryEntry
 from herdbook.events import facts
 from herdbook.presentation.times import Now
-from herdbook.presentation.wording import counted
-from herdbook.projections.sentences import duration_text
+from herdbook.projections.sentences import counted, duration_text
 from herdbook.service.dashboard.charts.markup import element, percent, picture
 
 

@@ -10,7 +10,7 @@ from litestar import Response, get
 
 from herdbook.core.desired.free_space import Group, free_space
 from herdbook.core.fleet.disk_space import node_not_named
-from herdbook.core.models.sizes import parse_size
+from herdbook.core.models.sizes import read_size
 from herdbook.projections.sentences import bytes_text
 from herdbook.service.auth.tokens import Role
 from herdbook.service.dashboard.actions.bulk import Consequence, kept_because
@@ -33,12 +33,11 @@ async def free_page(request: AnyRequest) -> Response[str]:
     page = await visit(request)
     page.require(Role.ADMIN, "Models", "cannot be deleted here")
     text = request.query_params.get("size", "").strip()
-    wanted = parse_size(text)
-    if wanted is None:
-        subject, state = (
-            (f"{text[:80]!r}", "is not a size") if text else ("the size", "is missing")
+    if not text:
+        raise BadRequestError(
+            "the size", "is missing", "Use a number and a unit, such as 10GB"
         )
-        raise BadRequestError(subject, state, "Use a number and a unit, such as 10GB")
+    wanted = read_size(text, BadRequestError)
     now = page.service.clock.now()
     desired = await page.desired_models()
     if page.several and not page.node:

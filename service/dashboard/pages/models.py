@@ -13,6 +13,7 @@ from litestar.params import FromQuery
 from herdbook.core import ModelState, ModelStatus, ReadModel
 from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.core.fleet import queries
+from herdbook.core.models.sizes import read_size
 from herdbook.presentation import facts, wording
 from herdbook.presentation import nodes as nodes_shape
 from herdbook.presentation.filtering import (
@@ -21,7 +22,6 @@ from herdbook.presentation.filtering import (
     ModelFilter,
     checked,
     parse_states,
-    read_size,
 )
 from herdbook.presentation.sorting import (
     SORT_KEYS,
@@ -30,7 +30,7 @@ from herdbook.presentation.sorting import (
     sort_models,
     twins_of,
 )
-from herdbook.projections.sentences import bytes_text
+from herdbook.projections.sentences import bytes_text, counted
 from herdbook.projections.status import FAILURE_LISTED
 from herdbook.service.auth.tokens import Role
 from herdbook.service.dashboard.charts.colours import Colours
@@ -119,7 +119,7 @@ async def models_page(  # noqa: PLR0913 - the parameters of a request
         view=view,
         all_nodes=len(nodes) > 1,
         node_names=[one.node for one in page.nodes],
-        count=wording.counted(len(present), "model"),
+        count=counted(len(present), "model"),
         disk=wording.disk_text(present).removeprefix(", "),
         memory=wording.memory_text(statuses),
         memory_bar=memory_bar(runners, colours),

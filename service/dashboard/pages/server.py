@@ -26,6 +26,7 @@ from herdbook.core.upkeep.recurring import UpkeepStatus
 from herdbook.presentation import facts, wording
 from herdbook.presentation.costs import free_text
 from herdbook.presentation.times import Now
+from herdbook.projections.sentences import counted
 from herdbook.service.auth.tokens import Role
 from herdbook.service.context import service_of
 from herdbook.service.dashboard.charts.colours import Colours
@@ -134,7 +135,7 @@ async def node_page(request: AnyRequest) -> Response[str]:
         memory_bar=memory_bar(runners_of(statuses), colours),
         notice="" if page.past else page.manager.server_notice,
         memory_legend=memory_legend(runners_of(statuses), colours),
-        models=wording.counted(len(present), "model"),
+        models=counted(len(present), "model"),
         disk=wording.disk_text(present).removeprefix(", "),
         free=_free(page),
         charts=await level_charts(page, span),
@@ -199,7 +200,7 @@ def _task(status: TaskStatus, now: Now) -> Task:
     elif not status.up:
         state = "failing"
     if status.restarts:
-        state = f"{state} ({wording.counted(status.restarts, 'restart')})"
+        state = f"{state} ({counted(status.restarts, 'restart')})"
     return Task(name, status.up, state, status.failure)
 
 
@@ -245,7 +246,7 @@ def _finding(each: Diagnosis) -> Found:
 def _summary(found: Sequence[Diagnosis]) -> str:
     levels = Counter(each.level for each in found)
     counts = [
-        wording.counted(levels[level], level.value)
+        counted(levels[level], level.value)
         for level in (Level.PROBLEM, Level.WARNING, Level.NOTICE)
         if levels[level]
     ]

@@ -13,7 +13,7 @@ from herdbook.core import Usage, UsageDimension, UsageRow
 from herdbook.core.fleet import queries
 from herdbook.presentation import usage as texts
 from herdbook.presentation.filtering import checked
-from herdbook.presentation.wording import counted
+from herdbook.projections.sentences import counted
 from herdbook.service.dashboard.charts.usage import Bar, span_of, usage_chart
 from herdbook.service.dashboard.layout import render
 from herdbook.service.dashboard.links import joined_link

@@ -15,6 +15,7 @@ from herdbook.events.recorded import Position
 from herdbook.events.streams import model_stream, node_stream
 from herdbook.presentation import wording
 from herdbook.presentation.times import Now
+from herdbook.projections.sentences import counted
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DIGEST = "a" * 64
@@ -196,8 +197,8 @@ def test_details_name_the_models_that_share_the_weights() -> None:
 
 
 def test_wording_shows_small_counts_as_they_are() -> None:
-    assert wording.counted(1, "model") == "1 model"
-    assert wording.counted(1284, "event") == "1,284 events"
+    assert counted(1, "model") == "1 model"
+    assert counted(1284, "event") == "1,284 events"
     assert wording.of_text(287_000_000, 4_900_000_000) == "287 MB of 4.9 GB"
     assert wording.left_text(0.2) == "1 s left"
     assert wording.capabilities_text(["completion", "coding", "audio"]) == "code audio"

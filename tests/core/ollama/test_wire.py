@@ -19,7 +19,7 @@ from herdbook.core.ollama.wire import (
     RunnerEntry,
     ShowAnswer,
     TagEntry,
-    parse_size,
+    parse_parameter_count,
 )
 from herdbook.events.facts import Runner
 
@@ -254,7 +254,7 @@ def test_parameter_count_is_exact_or_parsed_from_its_text() -> None:
     ],
 )
 def test_human_readable_size_becomes_a_number(text: str, count: int | None) -> None:
-    assert parse_size(text) == count
+    assert parse_parameter_count(text) == count
 
 
 @pytest.mark.parametrize(
@@ -302,4 +302,4 @@ def test_projector_is_recognized_by_its_details() -> None:
 @given(st.text())
 def test_any_parameter_text_is_read(text: str) -> None:
     parse_parameters(text)
-    parse_size(text)
+    parse_parameter_count(text)

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from support.strategies import fold
 from support.uses import START, brute_force, failed, random_events, recorded, used
 
 from herdbook.events.errors import CallerError
@@ -18,7 +19,6 @@ from herdbook.projections.usage import view as module
 from herdbook.projections.usage.histogram import ERROR
 from herdbook.projections.usage.report import Usage, UsageDimension, UsageRow, UsageSums
 from herdbook.projections.usage.view import Range, Span, UsageView
-from herdbook.projections.view import fold
 
 
 def folded(events: Iterable[RecordedEvent]) -> UsageView:

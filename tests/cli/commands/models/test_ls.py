@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from support.cli_runner import Herdbook, SandboxThread
 
-from herdbook.cli.options import read_size
+from herdbook.cli.options import size_option
 from herdbook.presentation.wording import NOTHING
 
 MODEL_KEYS = {
@@ -306,7 +306,7 @@ def test_suggest_without_matches_says_so(
     [("16GB", 16_000_000_000), ("8 GiB", 8 * 2**30), ("1.5tb", 1_500_000_000_000)],
 )
 def test_read_size_accepts_common_notations(text: str, size: int) -> None:
-    assert read_size(text) == size
+    assert size_option(text) == size
 
 
 @pytest.mark.parametrize(
