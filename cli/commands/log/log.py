@@ -76,7 +76,10 @@ async def log(  # noqa: PLR0913 - the options of a verb
         wanted = partial(_wanted, chosen, stream, invocation.node)
         end = (await manager.now()).position
         if after is None and since is None:
-            newest = await _newest(manager, chosen, stream, wanted, limit or _NEWEST)
+            # Up to the end: those recorded meanwhile would be followed, too.
+            newest = await _newest(
+                manager, chosen, stream, wanted, limit=limit or _NEWEST, end=end
+            )
             recorded = _each(newest)
         else:
             recorded = _oldest(manager, after or 0, end, wanted, limit)
@@ -119,11 +122,13 @@ async def _newest(
     chosen: HistoryFilter,
     stream: str,
     wanted: Callable[[RecordedEvent], bool],
+    *,
     limit: int,
+    end: int,
 ) -> list[RecordedEvent]:
-    """Return the newest wanted events, the oldest of them first."""
+    """Return the newest wanted events up to a position, the oldest of them first."""
     found: list[RecordedEvent] = []
-    before: int | None = None
+    before: int | None = end + 1
     while len(found) < limit:
         page = await manager.read_log(
             before=before,
