@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from herdbook.core import (
@@ -15,9 +16,15 @@ from herdbook.core import (
     NodeStatus,
     RecordedEvent,
 )
+from herdbook.core.diagnosis import Diagnosis, Level
 from herdbook.core.history.explain import Link
 from herdbook.presentation.times import Now
-from herdbook.projections.sentences import bytes_text, duration_text, tokens_text
+from herdbook.projections.sentences import (
+    bytes_text,
+    counted,
+    duration_text,
+    tokens_text,
+)
 
 NOTHING = "–"  # noqa: RUF001 - an empty cell in a table
 UNKNOWN = NOTHING
@@ -61,6 +68,17 @@ LINKS = {
 
 _CHECKS = {"kept_head": "saved head"}
 """Labels of the doctor's checks whose names are not those of the documentation."""
+
+
+def problems_text(found: Iterable[Diagnosis]) -> str:
+    """Return the number of results by level: ``1 problem, 2 warnings``."""
+    levels = Counter(each.level for each in found)
+    counts = [
+        counted(levels[level], level.value)
+        for level in (Level.PROBLEM, Level.WARNING, Level.NOTICE)
+        if levels[level]
+    ]
+    return ", ".join(counts) or "no problems"
 
 
 def check_text(check: str) -> str:

@@ -100,11 +100,6 @@ class PullTracker:
         self._rate = _Rate()
         self._byte_at: float | None = None
 
-    @property
-    def verifying(self) -> bool:
-        """Whether the server verifies the data, during which it may be silent."""
-        return self._verifying
-
     def restart(self) -> None:
         """Start another attempt: the server may have lost parts of each layer."""
         for layer in self._layers.values():

@@ -148,10 +148,6 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         names = self.state.models.keys() | self.statuses.keys()
         return sorted(names.difference(self.changed))
 
-    def drifts(self) -> list[Drift]:
-        """Return the drifts of all models."""
-        return [drift for name in self.names() for drift in self.drifts_of(name)]
-
     def drifts_of(self, name: str) -> Iterator[Drift]:
         """Yield the drifts of one model."""
         status, listed = self.statuses.get(name), self.state.models.get(name)

@@ -23,11 +23,6 @@ ABILITIES: Final = tuple(
 )
 """Settings that override detected capabilities."""
 
-OPTIONS: Final = tuple(
-    name.removeprefix(OPTION) for name in SETTINGS if name.startswith(OPTION)
-)
-"""Other options of the server, by its own names."""
-
 _LINES: Final = "options"
 
 Texts = dict[str, str]

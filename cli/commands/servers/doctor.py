@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from herdbook.cli.app import INSPECT, verb
@@ -10,7 +9,7 @@ from herdbook.cli.errors import DONE, FAILED, NoHomeError
 from herdbook.cli.invocation import READ_TIMEOUT_S, Invocation, actor
 from herdbook.cli.output import Column, Piece, Row, line
 from herdbook.core.diagnosis import Diagnosis, Level
-from herdbook.presentation.wording import NOTHING, check_text
+from herdbook.presentation.wording import NOTHING, check_text, problems_text
 from herdbook.projections.sentences import counted
 
 _STYLES = {
@@ -73,14 +72,5 @@ def _write(invocation: Invocation, found: Sequence[Diagnosis]) -> None:
     first, *others = _COLUMNS
     columns = [first, Column("NODE"), *others] if several else _COLUMNS
     invocation.screen.write_table(columns, rows, headers=several)
-    invocation.screen.write(_summary(found))
-
-
-def _summary(found: Sequence[Diagnosis]) -> str:
-    levels = Counter(each.level for each in found)
-    problems = [
-        counted(levels[level], level.value)
-        for level in (Level.PROBLEM, Level.WARNING, Level.NOTICE)
-        if levels[level]
-    ]
-    return f"{counted(len(found), 'check')}: {', '.join(problems) or 'no problems'}"
+    checks = counted(len(found), "check")
+    invocation.screen.write(f"{checks}: {problems_text(found)}")

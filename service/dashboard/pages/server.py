@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
@@ -145,7 +144,7 @@ async def node_page(request: AnyRequest) -> Response[str]:
         ],
         free_off=page.off(Role.ADMIN),
         found=[_finding(each) for each in found],
-        summary=_summary(found),
+        summary=wording.problems_text(found),
         asked_at=examined.at,
         asked=page.present.ago(examined.at) if examined.at and node.reached else "",
         head=head,
@@ -241,13 +240,3 @@ def _running(statuses: Sequence[ModelStatus], now: Now) -> list[Running]:
 def _finding(each: Diagnosis) -> Found:
     check = wording.check_text(each.check)
     return Found(each.level.value, _SIGNS[each.level], check, each.what, each.remedy)
-
-
-def _summary(found: Sequence[Diagnosis]) -> str:
-    levels = Counter(each.level for each in found)
-    counts = [
-        counted(levels[level], level.value)
-        for level in (Level.PROBLEM, Level.WARNING, Level.NOTICE)
-        if levels[level]
-    ]
-    return ", ".join(counts) or "no problems"

@@ -59,7 +59,6 @@ def test_layer_without_a_last_line_is_complete_once_verified() -> None:
     progress = tracker.progress(2)
 
     assert (progress.completed_bytes, progress.percent) == (1000, 100)
-    assert tracker.verifying
     assert (progress.rate_bytes_s, progress.eta_s, progress.digest) == (
         None,
         None,
@@ -144,7 +143,6 @@ def test_an_empty_layer_counts_nothing(total: int | None) -> None:
     tracker = tracked(layer("a", 0, total))
 
     assert tracker.progress(0).total_bytes is None
-    assert not tracker.verifying
 
 
 def test_retry_continues_where_the_server_does() -> None:

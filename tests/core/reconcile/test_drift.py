@@ -77,7 +77,7 @@ def drifts(
         models={model.name: model for model in models},
         runners=tuple(runners),
     )
-    return Comparison(
+    comparison = Comparison(
         state=look,
         statuses={one.name: one for one in statuses},
         detected={},
@@ -85,7 +85,10 @@ def drifts(
         restarted=restarted,
         continuity=continuity,
         uses=uses,
-    ).drifts()
+    )
+    return [
+        drift for name in comparison.names() for drift in comparison.drifts_of(name)
+    ]
 
 
 def events(found: list[Drift]) -> list[tuple[str, Fact, Cause]]:
