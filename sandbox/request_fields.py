@@ -71,9 +71,10 @@ _MESSAGES: Final = Field(
 )
 
 
-def _struct(name: str, *texts: str, package: str = "api", **fields: Field) -> Struct:
+def _struct(name: str, *texts: str, **fields: Field) -> Struct:
+    package, _, short = name.rpartition(".")
     all_fields = {"model": _TEXT, **dict.fromkeys(texts, _TEXT), **fields}
-    return Struct(name=name, package=package, fields=all_fields)
+    return Struct(name=short, package=package or "api", fields=all_fields)
 
 
 _OPENAI_STREAM: Final = {"stream": _FLAG, "max_tokens": _INTEGER, "seed": _INTEGER}
@@ -106,22 +107,22 @@ STRUCTS: Final = {
         _struct("ChatRequest", messages=_MESSAGES, tools=_TOOLS, **_ANSWER),
         _struct("EmbedRequest", dimensions=_INTEGER, **_USE),
         _struct("EmbeddingRequest", "prompt", options=_OPTIONS),
-        _struct("ChatCompletionRequest", "reasoning_effort", package="openai",
+        _struct("openai.ChatCompletionRequest", "reasoning_effort",
                 messages=Field(go="[]openai.Message", kind="array"),
                 temperature=_NUMBER, top_p=_NUMBER, frequency_penalty=_NUMBER,
                 presence_penalty=_NUMBER, logprobs=_FLAG, top_logprobs=_INTEGER,
                 tools=Field(go="[]api.Tool", kind="array"), **_OPENAI_STREAM),
-        _struct("CompletionRequest", "prompt", "suffix", package="openai",
+        _struct("openai.CompletionRequest", "prompt", "suffix",
                 temperature=_SHORT_NUMBER, top_p=_SHORT_NUMBER,
                 frequency_penalty=_SHORT_NUMBER, presence_penalty=_SHORT_NUMBER,
                 logprobs=_INTEGER, **_OPENAI_STREAM),
         Struct(name="EmbedRequest", package="openai",
                fields={"model": _TEXT, "dimensions": _INTEGER,
                        "encoding_format": _TEXT}),
-        _struct("ResponsesRequest", "instructions", "truncation", package="openai",
+        _struct("openai.ResponsesRequest", "instructions", "truncation",
                 max_output_tokens=_INTEGER, temperature=_NUMBER, top_p=_NUMBER,
                 stream=_FLAG),
-        _struct("MessagesRequest", package="anthropic", max_tokens=_INTEGER,
+        _struct("anthropic.MessagesRequest", max_tokens=_INTEGER,
                 messages=Field(go="[]anthropic.MessageParam", kind="array"),
                 temperature=_NUMBER, top_p=_NUMBER, top_k=_INTEGER, stream=_FLAG),
     )
