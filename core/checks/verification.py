@@ -32,7 +32,10 @@ async def verify(storage: Storage, *, anchors: Collection[Head] = ()) -> Verific
     found = await verify_events(
         storage.store, anchors=anchors, is_canonical=is_canonical
     )
-    more = await archives.check(storage)
+    try:
+        more = await archives.check(storage)
+    except CorruptLogError as error:
+        more = [Finding(position=0, kind=Kind.ARCHIVE, message=str(error))]
     # The findings already name what cannot be replayed.
     with suppress(CorruptLogError):
         altered = await views.check(

@@ -89,6 +89,24 @@ def test_verify_names_each_damaged_event(
     assert ", 3 findings, " in herdbook("verify").out
 
 
+def test_verify_reports_a_damaged_page_of_any_table(
+    herdbook: Herdbook, server: SandboxThread, log: Path
+) -> None:
+    herdbook("ls")
+    sound = log.read_bytes()
+    with closing(sqlite3.connect(log)) as connection:
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        query = "SELECT name, rootpage FROM sqlite_schema WHERE rootpage > 1"
+        pages = connection.execute(query).fetchall()
+
+    for name, page in pages:
+        begin = (page - 1) * size
+        log.write_bytes(sound[:begin] + b"\xff" * size + sound[begin + size :])
+        answer = herdbook("verify")
+        assert (answer.code, answer.err) == (1, ""), name
+        assert ", damaged, " in answer.out, name
+
+
 def test_verify_of_an_empty_log_has_nothing_to_check(
     herdbook: Herdbook, no_server: None
 ) -> None:
