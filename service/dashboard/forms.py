@@ -23,6 +23,11 @@ ABILITIES: Final = tuple(
 )
 """Settings that override detected capabilities."""
 
+OPTIONS: Final = tuple(
+    name.removeprefix(OPTION) for name in SETTINGS if name.startswith(OPTION)
+)
+"""Other options of the server, by its own names; for the template."""
+
 _LINES: Final = "options"
 
 Texts = dict[str, str]

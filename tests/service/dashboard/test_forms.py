@@ -32,6 +32,9 @@ def test_form_has_a_field_for_every_setting() -> None:
 
     own = {name for name in SETTINGS if not name.startswith("options.")}
     assert set(fields) == own | {"options"}
+    assert set(editing.OPTIONS) == {
+        name.removeprefix("options.") for name in SETTINGS if name not in own
+    }
 
 
 def test_filled_fields_are_set_and_emptied_ones_unset() -> None:
