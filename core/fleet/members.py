@@ -16,6 +16,8 @@ from herdbook.core.errors import (
     UnknownNodeError,
 )
 from herdbook.core.errors.validation import violation
+from herdbook.core.fleet.placement import MEMORY_TAGS
+from herdbook.core.models.sizes import parse_size
 from herdbook.core.ollama.address import authorization, base_url, same_server
 from herdbook.core.repository import (
     ATTEMPTS,
@@ -111,6 +113,10 @@ def check_settings(node: str, settings: NodeSettings) -> NodeSettings:
                     name,
                     f"has {text[:80]!r}, which is empty, too long or not printable",
                 )
+    for tag in MEMORY_TAGS:
+        if tag in settings.tags and parse_size(settings.tags[tag]) is None:
+            problem = f"is {settings.tags[tag]!r}, not a size such as '24GB'"
+            raise _invalid(node, f"tags.{tag}", problem)
     return settings
 
 

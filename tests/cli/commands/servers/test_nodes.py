@@ -174,6 +174,8 @@ def test_settings_of_a_node_are_changed_one_by_one(
     assert unknown.code == 2
     assert "Did you mean" in unknown.err
     assert herdbook("node", "add", "gpu9", "http://x", "--tag", "ram").code == 2
+    odd = herdbook("node", "add", "gpu9", "http://x", "--tag", "ram=much")
+    assert (odd.code, "not a size such as '24GB'" in odd.err) == (2, True)
 
 
 def test_a_drained_node_is_recommended_no_more(
