@@ -375,23 +375,25 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         ]
         return next(iter((*new, *grown, *loading)), None)
 
-    def may_be_evicted(self) -> bool:
-        """Return whether a load that is still running may have displaced a runner.
+    def unexplained(self) -> frozenset[str]:
+        """Return the models whose runner is gone for no reason that shows yet.
 
-        The server lists the new runner only when its load ends, so until then an
+        The server lists a new runner only when its load ends, so until then an
         eviction or a reload looks like an unload on request.
         """
         if not self.state.reports_runners:
-            return False
+            return frozenset()
         listed = {runner.digest for runner in self.state.runners}
-        return any(
-            status.state is ModelState.LOADED
+        return frozenset(
+            status.name
+            for status in self.statuses.values()
+            if status.state is ModelState.LOADED
             and status.lifecycle.activity is None
-            and status.name not in self.changed
+            and status.name in self.state.models
+            and status.name not in self.changed_by_clients
             and status.runner is not None
             and status.runner.digest not in listed | self.unload_requested
             and self._reason(status)[0] in _UNEXPLAINED
-            for status in self.statuses.values()
         )
 
     def lost_all_runners(self) -> bool:

@@ -90,7 +90,7 @@ SECOND_LOOK_S = 0.5
 reloads it, took 0.3 s for a small model and 1.5 s for one of 200 MB."""
 
 SECOND_LOOKS = 3
-"""How often a runner that disappeared is looked for again in one refresh."""
+"""How often a runner that disappeared is looked for again before it is recorded."""
 
 COMPARED_AT_ONCE = 50
 """Models compared before other tasks run."""
@@ -138,6 +138,8 @@ class Reconciler:
         self._refreshing = asyncio.Lock()
         self._changes = changes
         self._unload_requested: frozenset[str] = frozenset()
+        self._compared: ServerState | None = None
+        self._unexplained: dict[str, datetime] = {}
         self._lease: str | None = None
 
     async def forget(self) -> None:
@@ -148,7 +150,8 @@ class Reconciler:
         that is running, on behalf of a user, is completed first.
         """
         async with self._refreshing:
-            self.last_state = self.last_error = None
+            self.last_state = self._compared = self.last_error = None
+            self._unexplained = {}
             self.uses.forget()
             self._damper = Damper(
                 self._clock, budget=self._settings.max_repeated_changes
@@ -171,7 +174,8 @@ class Reconciler:
         ]
         if not state.reports_runners:
             undecided = [n for n, one in state.models.items() if not one.remote_host]
-        return dict.fromkeys(undecided, state.at) | self._damper.held()
+        held = self._damper.held() | self._unexplained
+        return dict.fromkeys(undecided, state.at) | held
 
     @property
     def notice(self) -> str:
@@ -221,6 +225,29 @@ class Reconciler:
                 requested or recorded.
             OllamaError: The refresh failed; the node is recorded as lost.
         """
+        for _ in range(SECOND_LOOKS):
+            state = await self._refresh(recovered, actors or {}, lease, final=False)
+            if not self._unexplained:
+                return state
+            await self._clock.sleep(SECOND_LOOK_S)
+        return await self._refresh(recovered, actors or {}, lease, final=True)
+
+    async def _refresh(
+        self,
+        recovered: Collection[str],
+        actors: Mapping[str, str],
+        lease: str | None,
+        *,
+        final: bool,
+    ) -> ServerState:
+        """Refresh once.
+
+        Args:
+            recovered: As for ``refresh``.
+            actors: As for ``refresh``.
+            lease: As for ``refresh``.
+            final: Whether to record also that a runner is gone for no known reason.
+        """
         async with self._refreshing:
             self._lease = lease
             with operation(), acting_as(RECONCILER):
@@ -230,7 +257,7 @@ class Reconciler:
                     self._repository, self._instances, at_work=self._works_on
                 )
                 await asyncio.sleep(0)  # both read all statuses
-                return await self._reconcile({*recovered, *found}, actors or {})
+                return await self._reconcile({*recovered, *found}, actors, final=final)
 
     def check_address(self) -> None:
         """Check that the server is the one that the log is about.
@@ -243,15 +270,16 @@ class Reconciler:
             raise NodeAddressError(node.name, known=node.url, given=url)
 
     async def _reconcile(
-        self, recovered: Collection[str], actors: Mapping[str, str]
+        self, recovered: Collection[str], actors: Mapping[str, str], *, final: bool
     ) -> ServerState:
         statuses = {status.name: status for status in self._repository.statuses()}
+        self._unexplained = {}
         self._damper.begin()
         deadline = self._clock.monotonic() + self._settings.refresh_timeout_s
         try:
             with self._changes.overlapping() as overlapping:
                 await self._client.held.begin()
-                state = await self._settled(statuses, overlapping)
+                state = with_known_digests(await self._ask(), statuses)
                 settled = _without(state.models, overlapping)
                 detected, undecided = await self._detect(
                     settled, statuses, deadline=deadline
@@ -283,13 +311,16 @@ class Reconciler:
             weights_of=self._weights_of(detected),
             restarted=restarted,
             continuity=continuity,
-            previous=self.last_state,
+            previous=self._compared,
             unload_requested=self._unload_requested,
             newly_unreadable=newly_unreadable(state, self.last_state),
             changed=changed,
             uses=uses,
             changed_by_clients=actors,
         )
+        unexplained = frozenset() if final else comparison.unexplained()
+        self._unexplained = dict.fromkeys(unexplained, state.at)
+        comparison = msgspec.structs.replace(comparison, changed=changed | unexplained)
         _warn_of(comparison.newly_unreadable)
         for number, name in enumerate(comparison.names(), start=1):
             for drift in comparison.drifts_of(name):
@@ -298,9 +329,12 @@ class Reconciler:
                     break  # later facts were decided at the version after this one
             if number % COMPARED_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        self._client.held.complete(restarted=restarted or comparison.lost_all_runners())
         self._unload_requested &= {runner.digest for runner in state.runners}
         self.last_state = state
+        if not unexplained:  # else the next look compares with the same state again
+            self._compared = state
+            lost = comparison.lost_all_runners()
+            self._client.held.complete(restarted=restarted or lost)
         return state
 
     def _names_of(
@@ -312,31 +346,6 @@ class Reconciler:
         """Return the names of the models that have some streams."""
         names = state.models.keys() | statuses.keys()
         return {name for name in names if self._repository.stream(name) in streams}
-
-    async def _settled(
-        self, statuses: Mapping[str, ModelStatus], overlapping: Collection[str]
-    ) -> ServerState:
-        """Return the server's state, once it shows why a runner disappeared.
-
-        If another program unloaded it, nothing more will show, so the wait is short.
-        """
-        looks = 0
-        while True:
-            state = with_known_digests(await self._ask(), statuses)
-            comparison = Comparison(
-                state=state,
-                statuses=statuses,
-                detected={},
-                weights_of=self._weights_of({}),
-                continuity=self._client.held.continuity(),
-                previous=self.last_state,
-                unload_requested=self._unload_requested,
-                changed=overlapping,
-            )
-            if looks == SECOND_LOOKS or not comparison.may_be_evicted():
-                return state
-            looks += 1
-            await self._clock.sleep(SECOND_LOOK_S)
 
     async def _ask(self) -> ServerState:
         """Return the server's state, within the timeout of a refresh."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,6 +29,7 @@ from herdbook.core import (
     UnloadReason,
 )
 from herdbook.core.observer import NoObserver
+from herdbook.core.reconcile.reconciler import SECOND_LOOK_S
 from herdbook.events import facts
 from herdbook.events.facts import Fact
 from herdbook.events.recorded import RecordedEvent
@@ -254,6 +256,26 @@ async def test_runner_displaced_by_another_load_was_evicted() -> None:
             reason=UnloadReason.EVICTED, evicted_by="llama3.1:8b"
         )
         assert evicted.cause is Cause.EVICTION
+
+
+async def test_only_the_missing_runner_waits_for_a_second_look() -> None:
+    async with serve_manager() as (server, manager):
+        await manager.load(NAME)
+        await server.unload(NAME)
+        refreshing = asyncio.create_task(manager.refresh())
+        await server.clock.sleep(SECOND_LOOK_S / 2)
+        await server.copy("llama3.1:8b", "made")
+        assert (await manager.get_status(NAME)).stale_since is not None
+
+        await manager._reconciler.refresh(actors={"made:latest": "gateway:ann"})
+        await refreshing
+
+        made = (await recorded_events(manager, "made:latest"))[0]
+        assert (made.type, made.actor) == ("ModelDiscovered", "gateway:ann")
+        gone = (await recorded_events(manager, NAME))[-1]
+        assert gone.data == facts.ModelUnloaded(reason=UnloadReason.REQUESTED)
+        status = await manager.get_status(NAME)
+        assert (status.state, status.stale_since) == (ModelState.AVAILABLE, None)
 
 
 async def test_runner_with_a_different_context_is_recorded_as_changed() -> None:
