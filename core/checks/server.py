@@ -71,21 +71,21 @@ async def check_server(client: OllamaClient, against: Checking) -> list[Diagnosi
     """Check a server and its models."""
     asked = against.clock.monotonic()
     try:
-        look = await client.poll(within_s=against.within_s)
+        answers = await client.poll(within_s=against.within_s)
     except OllamaError as error:
         return [
             failed("server", error),
             *_in_error(against.read_model, against.clock.now()),
         ]
     took = against.clock.monotonic() - asked
-    there = [entry.name for entry in look.models]
+    there = [entry.name for entry in answers.models]
     names = [*there, *_vanished(against.read_model, there)]
     shown = await _shows(client, names, against)
     return [
-        check_latency(client.base_url, look.version, took),
-        check_version(look),
-        *_unreadable(look.unreadable),
-        *_runners(look, shown, against),
+        check_latency(client.base_url, answers.version, took),
+        check_version(answers),
+        *_unreadable(answers.unreadable),
+        *_runners(answers, shown, against),
         *await _damaged(client, there, shown),
         *_in_error(against.read_model, against.clock.now()),
         check_partials(client.base_url, against),
@@ -101,30 +101,32 @@ def check_latency(url: str, version: str, seconds: float) -> Diagnosis:
     return diagnosis("server", what, remedy, level=Level.NOTICE)
 
 
-def check_version(look: ServerAnswers) -> Diagnosis:
+def check_version(answers: ServerAnswers) -> Diagnosis:
     """Check which features a server lacks, by its answers and not by its version."""
-    lacks = [*_lacks(look)]
+    lacks = [*_lacks(answers)]
     if lacks:
         return diagnosis(
             "version",
-            f"Ollama {look.version} does not report {', or '.join(lacks)}",
+            f"Ollama {answers.version} does not report {', or '.join(lacks)}",
             "Update Ollama, or make the proxy in front of it forward all paths below "
             "/api",
             level=Level.NOTICE,
         )
-    if look.version == UNVERSIONED:
+    if answers.version == UNVERSIONED:
         what = f"{UNVERSIONED}: a build without a version"
         return diagnosis("version", what, level=Level.NOTICE)
-    return diagnosis("version", f"{look.version}, with all features that Herdbook uses")
+    return diagnosis(
+        "version", f"{answers.version}, with all features that Herdbook uses"
+    )
 
 
-def _lacks(look: ServerAnswers) -> Iterator[str]:
-    if look.runners is None:
+def _lacks(answers: ServerAnswers) -> Iterator[str]:
+    if answers.runners is None:
         yield "loaded models (whether a model is loaded is unknown)"
-    local = [entry for entry in look.models if entry.remote_host is None]
+    local = [entry for entry in answers.models if entry.remote_host is None]
     if local and all(entry.capabilities is None for entry in local):
         yield "capabilities in its list of models (each needs its own request)"
-    if look.runners and all(one.context_length is None for one in look.runners):
+    if answers.runners and all(one.context_length is None for one in answers.runners):
         yield "the context in effect"
 
 
@@ -203,7 +205,7 @@ def _unreadable(entries: Sequence[UnreadableEntry]) -> Iterator[Diagnosis]:
 
 
 def _runners(
-    look: ServerAnswers,
+    answers: ServerAnswers,
     shown: Mapping[str, ShowAnswer | HerdbookError],
     against: Checking,
 ) -> Iterator[Diagnosis]:
@@ -214,16 +216,16 @@ def _runners(
     }
     seen = ServerState(
         at=against.clock.now(),
-        server_version=look.version,
-        models={entry.name: listed(entry) for entry in look.models},
-        runners=tuple(entry.runner for entry in look.runners or ()),
-        unreadable=look.unreadable,
+        server_version=answers.version,
+        models={entry.name: listed(entry) for entry in answers.models},
+        runners=tuple(entry.runner for entry in answers.runners or ()),
+        unreadable=answers.unreadable,
     )
     runners = orphaned(seen, weights, against.weights_of)
-    if look.runners is None:
+    if answers.runners is None:
         yield diagnosis("runners", "not reported by the server", level=Level.NOTICE)
     elif not runners:
-        yield diagnosis("runners", f"{len(look.runners)}, none orphaned")
+        yield diagnosis("runners", f"{len(answers.runners)}, none orphaned")
     for runner in runners:
         yield _orphaned(runner, seen.at)
 

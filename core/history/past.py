@@ -44,7 +44,7 @@ FORM: Final = zlib.crc32(" ".join(f"{k.name}:{k.form}" for k in _KINDS).encode()
 """Format number: another one for each combination of the formats of the views."""
 
 FOLLOW_EVERY_S: Final = 1.0
-"""Seconds between two looks at the growth of the log in the background."""
+"""Seconds between two checks of the growth of the log in the background."""
 
 MOST_AT_ONCE: Final = 4 * SPACING
 """Events that are folded for snapshots outside of the background task: 0.1 s."""
@@ -254,7 +254,9 @@ class Past:
             return
         try:
             for version in {snapshot.version for snapshot in snapshots}:
-                positions = [r.position for r in snapshots if r.version == version]
+                positions = [
+                    one.position for one in snapshots if one.version == version
+                ]
                 await self._snapshots.drop_views(
                     NAME, version=version, positions=positions
                 )
@@ -326,4 +328,4 @@ async def unpack(data: bytes) -> list[bytes]:
 
 def _last_before(snapshots: Sequence[KeptView], position: int) -> KeptView | None:
     """Return the last snapshot up to a position."""
-    return next((r for r in reversed(snapshots) if r.position <= position), None)
+    return next((one for one in reversed(snapshots) if one.position <= position), None)

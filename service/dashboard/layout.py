@@ -7,6 +7,7 @@ from http import HTTPStatus
 from litestar import MediaType, Response
 
 from herdbook.core import HerdbookError
+from herdbook.events.archive_file import UNREADABLE
 from herdbook.service.context import Service
 from herdbook.service.dashboard.event_list import EventEntry, entries_with_events
 from herdbook.service.dashboard.links import joined_link
@@ -100,11 +101,14 @@ def _server_lost(visit: PageRequest) -> bool:
 
 
 async def _done(visit: PageRequest) -> EventEntry | None:
-    """Return the event that the last action recorded."""
+    """Return the event that the last action recorded; None if it cannot be read."""
     text = visit.request.query_params.get(DONE, "")
     if visit.past or not text.isdecimal() or not 1 <= int(text[:18]) <= visit.head:
         return None
-    event = await event_at(visit.service.manager, int(text[:18]))
+    try:
+        event = await event_at(visit.service.manager, int(text[:18]))
+    except UNREADABLE:  # it was archived since, and the archive is missing
+        return None
     return entries_with_events([event])[0]
 
 

@@ -73,6 +73,8 @@ def test_pages_without_the_archive_say_what_they_cannot_show(
                 assert answer.status_code == 200, path
             if path in {"/node", "/models/m1:latest", "/figures?of=memory"}:
                 assert f"{made.file.name} with the events #1 to #2048" in answer.text
+        done = service.http.get("/?done=1", headers={"accept": "text/html"})
+        assert done.status_code == 200
         refused = service.http.get("/v1/events?after=0")
         assert refused.status_code == 503
         assert refused.json()["code"] == "archive_missing"
