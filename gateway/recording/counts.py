@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from herdbook.gateway.protocol.bodies import fields_of
+from herdbook.gateway.protocol.endpoints import Endpoint
 
 HEAD_BYTES: Final = 2_048
 """First bytes of an answer that are kept: Anthropic's first event fits."""
@@ -34,6 +35,17 @@ _LOAD: Final = re.compile(rb'"load_duration' + _NUMBER)
 _OPENAI_END: Final = b"data: [DONE]"
 _ANTHROPIC: Final = b"event: message_start"
 _ANTHROPIC_END: Final = b"event: message_delta"
+_DONE: Final = re.compile(rb'"done"\s*:\s*true')
+_OPENAI_DONE: Final = re.compile(rb"\[DONE\]\s*$")
+_ENDS: Final = {
+    "/api/generate": _DONE,
+    "/api/chat": _DONE,
+    "/v1/chat/completions": _OPENAI_DONE,
+    "/v1/completions": _OPENAI_DONE,
+    "/v1/messages": re.compile(rb"message_stop"),
+}
+"""What the last part of a stream contains. That of ``/v1/responses`` repeats the whole
+answer, so its name may be longer ago than the bytes that are kept."""
 _DONE_REASON: Final = re.compile(rb'"done_reason"\s*:\s*"(load|unload)"')
 
 
@@ -82,6 +94,22 @@ def counts_of(head: bytes, tail: bytes) -> Counts:
         only=reason[1].decode() if reason else "",
         failed=_has_error(last.removeprefix(b"data:").strip()),
     )
+
+
+def lacks_end(endpoint: Endpoint, kind: bytes, tail: bytes) -> bool:
+    """Return whether a stream ended without its last part: the server gave up.
+
+    If its runner dies, Ollama ends a stream in OpenAI's form like that, without an
+    error; it does so in all forms if the model repeats one token.
+
+    Args:
+        endpoint: What was asked.
+        kind: The content type of the answer.
+        tail: The last bytes of its body; empty if they cannot be read.
+    """
+    end = _ENDS.get(endpoint.path)
+    is_stream = b"ndjson" in kind or b"event-stream" in kind
+    return bool(tail) and is_stream and end is not None and not end.search(tail)
 
 
 def _last(pattern: re.Pattern[bytes], data: bytes) -> int | None:

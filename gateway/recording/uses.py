@@ -19,7 +19,13 @@ from herdbook.gateway.protocol.endpoints import (
 )
 from herdbook.gateway.protocol.headers import Headers, value_of
 from herdbook.gateway.recording.compression import Decoder
-from herdbook.gateway.recording.counts import HEAD_BYTES, TAIL_BYTES, Counts, counts_of
+from herdbook.gateway.recording.counts import (
+    HEAD_BYTES,
+    TAIL_BYTES,
+    Counts,
+    counts_of,
+    lacks_end,
+)
 from herdbook.gateway.recording.model_scan import ModelScan
 from herdbook.gateway.recording.multipart import FormScan
 
@@ -109,7 +115,7 @@ class Watched:
         "_decoder",
         "_first",
         "_head",
-        "_is_json",
+        "_kind",
         "_lines",
         "_scan",
         "_started_at",
@@ -135,7 +141,7 @@ class Watched:
         self._decoder: Decoder | None = None
         self._first: float | None = None
         self._status = 0
-        self._is_json = False
+        self._kind = b""
         self._head = b""
         self._tail = b""
 
@@ -167,7 +173,7 @@ class Watched:
     def answer_head(self, status: int, headers: Headers) -> None:
         """Receive the head of the answer."""
         self._status = status
-        self._is_json = b"json" in (value_of(headers, b"content-type") or b"").lower()
+        self._kind = (value_of(headers, b"content-type") or b"").lower()
         coding = value_of(headers, b"content-encoding")
         self._decoder = None if coding is None else Decoder(coding)
 
@@ -197,7 +203,9 @@ class Watched:
         if outcome is UseOutcome.COMPLETED and not succeeded:
             outcome = UseOutcome.FAILED
             failure = self._failure
-        elif outcome is UseOutcome.COMPLETED and counts.failed:
+        elif outcome is UseOutcome.COMPLETED and (
+            counts.failed or lacks_end(self.endpoint, self._kind, self._tail)
+        ):
             outcome, failure = UseOutcome.FAILED, "server_failed"
         first = self._first if succeeded else None
         unreported = self._unreported(counts, outcome, answered=first is not None)
@@ -220,7 +228,7 @@ class Watched:
     @property
     def _failure(self) -> str:
         """Return the code of the failure that the status of the answer shows."""
-        if self._status == 404 and not self._is_json:
+        if self._status == 404 and b"json" not in self._kind:
             return "refused"  # the server has no such endpoint, or it is a proxy's page
         other = "server_failed" if self._status >= 500 else "refused"
         return _FAILURES.get(self._status, other)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from herdbook.gateway.recording.counts import HEAD_BYTES, TAIL_BYTES, Counts, counts_of
+from herdbook.gateway.protocol.endpoints import endpoint_of
+from herdbook.gateway.recording.counts import (
+    HEAD_BYTES,
+    TAIL_BYTES,
+    Counts,
+    counts_of,
+    lacks_end,
+)
 
 ANSWERS = {
     "a stream of Ollama": (
@@ -94,3 +101,24 @@ ANSWERS = {
 def test_counts_are_read_from_the_last_bytes(name: str) -> None:
     answer, expected = ANSWERS[name]
     assert counts_of(answer[:HEAD_BYTES], answer[-TAIL_BYTES:]) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "tail", "lacks"),
+    [
+        ("/api/chat", b"application/x-ndjson", b'{"done": true}\n', False),
+        ("/api/chat", b"application/x-ndjson", b'{"done":false}\n', True),
+        ("/api/chat", b"application/json", b"{}", False),  # not a stream
+        ("/api/chat", b"application/x-ndjson", b"", False),  # cannot be decoded
+        ("/v1/chat/completions", b"text/event-stream", b"data: [DONE]\n\n", False),
+        ("/v1/chat/completions", b"text/event-stream", b"data: {}\n\n", True),
+        ("/v1/messages", b"text/event-stream", b"event: message_stop\n\n", False),
+        ("/v1/messages", b"text/event-stream", b"event: ping\n\n", True),
+        ("/v1/responses", b"text/event-stream", b"data: {}\n\n", False),
+    ],
+)
+def test_a_stream_without_its_last_part(
+    path: str, kind: bytes, tail: bytes, lacks: bool
+) -> None:
+    endpoint = endpoint_of("POST", path.encode())
+    assert lacks_end(endpoint, kind, tail) is lacks

@@ -260,10 +260,18 @@ async def _load_and_kill(
         await asyncio.sleep(0.3)
         with closing(sqlite3.connect(log)) as locking:
             locking.execute("BEGIN IMMEDIATE")
+            before = _completed(clients)
+            while _completed(clients) < before + 4:  # both programs work again
+                await asyncio.sleep(0.05)
             await asyncio.sleep(LOCK_WAIT_S + FOLD_S + 1)
         await asyncio.sleep(1)
         going = False
     return clients
+
+
+def _completed(clients: dict[str, Client]) -> int:
+    outcomes = [one.outcome for client in clients.values() for one in client.seen]
+    return outcomes.count(UseOutcome.COMPLETED.value)
 
 
 def _compare(
