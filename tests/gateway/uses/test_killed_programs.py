@@ -263,7 +263,8 @@ async def _load_and_kill(
             before = _completed(clients)
             while _completed(clients) < before + 4:  # both programs work again
                 await asyncio.sleep(0.05)
-            await asyncio.sleep(LOCK_WAIT_S + FOLD_S + 1)
+            # A record may wait for a refresh first, which waits for the lock as well.
+            await asyncio.sleep(4 * LOCK_WAIT_S + FOLD_S + 2)
         await asyncio.sleep(1)
         going = False
     return clients
