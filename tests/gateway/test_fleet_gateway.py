@@ -410,7 +410,8 @@ async def test_gateway_that_began_with_one_node_serves_those_added_later() -> No
 async def test_nodes_that_were_opened_are_closed_when_another_cannot_be(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    opened, closed = [], []
+    opened: list[Any] = []
+    closed: list[Any] = []
     settings = GatewaySettings()
 
     @asynccontextmanager
@@ -423,7 +424,9 @@ async def test_nodes_that_were_opened_are_closed_when_another_cannot_be(
 
     async with three() as servers:
         monkeypatch.setattr(nodes, "recording", recording)
-        following = nodes.Nodes(servers.fleet, settings, Quotas(), list).following()
+        following = nodes.Nodes(
+            servers.fleet, settings, Quotas(), lambda: None
+        ).following()
         with pytest.raises(CallerError, match="the second node"):
             async with following:
                 pass
