@@ -268,4 +268,4 @@ def pull(page: Page, model: str) -> None:
     asked = page.get_by_role("main").last
     expect(asked).to_contain_text(f"Pull {model}?")
     asked.get_by_role("button", name="pull").click()
-    page.wait_for_url(f"**/models/{model}")
+    page.wait_for_url(f"**/models/{model}*")
