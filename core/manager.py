@@ -23,7 +23,6 @@ from typing import Self
 from msgspec import UNSET
 
 from herdbook.core.actor import acting_as
-from herdbook.core.checks.server import Checking, check_server, models_folder
 from herdbook.core.clock import Clock, SystemClock
 from herdbook.core.commands import Commands
 from herdbook.core.concurrency.supervisor import TaskStatus, check_tasks
@@ -373,7 +372,7 @@ class ModelManager(Commands):
 
     async def cost_of_pull(self, name: str) -> PullCost:
         """Return the download size and the free disk space for a pull or an update."""
-        free = costs.free_disk(self._client.base_url, models_folder())
+        free = costs.free_disk(self._client.base_url, costs.models_folder())
         return costs.of_pull(await self.get_status(name), self.registry, free)
 
     async def cost_of_load(self, name: str) -> LoadCost:
@@ -505,12 +504,15 @@ class ModelManager(Commands):
 
         ``herdbook.core.doctor`` checks the log as well.
         """
+        # Only some commands need the checks, which take long to import.
+        from herdbook.core.checks.server import Checking, check_server  # noqa: PLC0415
+
         checking = Checking(
             read_model=await self.now(),
             weights_of=self._repository.views.status.weights_of,
             clock=self._clock,
             within_s=self._settings.refresh_timeout_s,
-            folder=models_folder(),
+            folder=costs.models_folder(),
         )
         in_background = bool(self._watch.tasks())
         return [

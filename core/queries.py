@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
 from datetime import datetime
 
-from herdbook.core.checks.verification import verify
 from herdbook.core.desired import desired
 from herdbook.core.desired.desired import DesiredSet
 from herdbook.core.errors import CallerError
@@ -443,4 +442,7 @@ class Queries:
         Args:
             anchors: Heads that were recorded elsewhere; the log must still have them.
         """
+        # Only some commands need the checks, which take long to import.
+        from herdbook.core.checks.verification import verify  # noqa: PLC0415
+
         return await verify(self._storage, anchors=anchors)

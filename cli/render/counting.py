@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from herdbook.cli.output import GAP, Line, Piece, Screen, bar
-from herdbook.presentation import shapes
 from herdbook.projections.sentences import counted
+
+if TYPE_CHECKING:
+    from herdbook.presentation import shapes
 
 WIDEST_BAR = 32
 """Longest bar, in characters."""

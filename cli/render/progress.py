@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from herdbook.cli.output import GAP, Line, Piece, Screen, bar
 from herdbook.core import PullProgress
-from herdbook.presentation import shapes, wording
+from herdbook.presentation import wording
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -82,6 +82,8 @@ class JsonMeter:
     def show(self, progress: PullProgress) -> None:
         """Show the latest progress."""
         if self._every.due():
+            from herdbook.presentation import shapes  # noqa: PLC0415 - slow to import
+
             latest = shapes.progress(self._name, "pulling", progress)
             self._screen.write_json(latest, in_lines=True)
 

@@ -7,7 +7,6 @@ checks continue with the log.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -265,12 +264,6 @@ def _in_error(read_model: ReadModel, now: datetime) -> Iterator[Diagnosis]:
                 "" if has_remedy else f"Once that is fixed, {again}",
                 level=Level.WARNING,
             )
-
-
-def models_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return the directory of the models of this user's server (OLLAMA_MODELS)."""
-    configured = environment.get("OLLAMA_MODELS")
-    return Path(configured) if configured else Path.home() / ".ollama" / "models"
 
 
 def check_partials(url: str, against: Checking) -> Diagnosis:

@@ -5,8 +5,9 @@ Each figure has a source, or a note that says why it is not known.
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -176,6 +177,12 @@ def of_unload(status: ModelStatus, statuses: Sequence[ModelStatus]) -> UnloadCos
             if loaded and other.state is ModelState.LOADED
         ),
     )
+
+
+def models_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """Return the directory of the models of this user's server (OLLAMA_MODELS)."""
+    configured = environment.get("OLLAMA_MODELS")
+    return Path(configured) if configured else Path.home() / ".ollama" / "models"
 
 
 def free_disk(url: str, folder: Path) -> Figure:

@@ -16,9 +16,10 @@ from support.manager_fixture import (
 
 from herdbook import sandbox
 from herdbook.core import HerdbookError, ModelManager
-from herdbook.core.checks.server import check_latency, models_folder
+from herdbook.core.checks.server import check_latency
 from herdbook.core.diagnosis import Diagnosis, Level
 from herdbook.core.doctor import DoctorOptions, check_catalogue, examine
+from herdbook.core.operations.costs import models_folder
 
 
 def at(server: SandboxServer, log: Path) -> DoctorOptions:

@@ -12,7 +12,6 @@ from herdbook.cli.options import NoRefresh, size_option
 from herdbook.cli.output import Piece, line
 from herdbook.cli.render import models_table
 from herdbook.core import Fleet, ModelState
-from herdbook.presentation import shapes
 from herdbook.presentation.filtering import (
     CAPABILITIES,
     STATE_NAMES,
@@ -91,6 +90,8 @@ async def ls(  # noqa: PLR0913 - the options of a verb
         ]
         statuses = sort_models(matching, key, nodes, reverse=reverse)
         if invocation.json:
+            from herdbook.presentation import shapes  # noqa: PLC0415 - slow to import
+
             models = [shapes.model(each, nodes[each.node]) for each in statuses]
             screen.write_json(models)
             return

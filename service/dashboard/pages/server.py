@@ -17,10 +17,9 @@ from herdbook.core import (
     NodeStatus,
     Runner,
 )
-from herdbook.core.checks.server import models_folder
 from herdbook.core.concurrency.supervisor import TaskStatus
 from herdbook.core.diagnosis import diagnosis
-from herdbook.core.operations.costs import free_disk
+from herdbook.core.operations.costs import free_disk, models_folder
 from herdbook.core.upkeep.recurring import UpkeepStatus
 from herdbook.presentation import facts, wording
 from herdbook.presentation.costs import free_text
