@@ -35,7 +35,8 @@ _LOAD: Final = re.compile(rb'"load_duration' + _NUMBER)
 _OPENAI_END: Final = b"data: [DONE]"
 _ANTHROPIC: Final = b"event: message_start"
 _ANTHROPIC_END: Final = b"event: message_delta"
-_DONE: Final = re.compile(rb'"done"\s*:\s*true')
+# The context, which may be longer than the bytes that are kept, stands between the two.
+_DONE: Final = re.compile(rb'"done"\s*:\s*true|"total_duration"\s*:\s*\d')
 _OPENAI_DONE: Final = re.compile(rb"\[DONE\]\s*$")
 _ENDS: Final = {
     "/api/generate": _DONE,

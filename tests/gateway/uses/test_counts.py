@@ -108,6 +108,8 @@ def test_counts_are_read_from_the_last_bytes(name: str) -> None:
     [
         ("/api/chat", b"application/x-ndjson", b'{"done": true}\n', False),
         ("/api/chat", b"application/x-ndjson", b'{"done":false}\n', True),
+        # After a long context, the beginning of the last line is not kept.
+        ("/api/generate", b"application/x-ndjson", b'7,7],"total_duration":9}', False),
         ("/api/chat", b"application/json", b"{}", False),  # not a stream
         ("/api/chat", b"application/x-ndjson", b"", False),  # cannot be decoded
         ("/v1/chat/completions", b"text/event-stream", b"data: [DONE]\n\n", False),
