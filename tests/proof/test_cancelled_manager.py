@@ -33,6 +33,7 @@ from proof.stepping import TIMEOUT_S, cancelled_at_every_turn, run
 
 from herdbook import sandbox
 from herdbook.core import ManagerSettings, ModelManager, ModelState
+from herdbook.core.reconcile import reconciler
 from herdbook.events.facts import AnchorReceived
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.sandbox import World
@@ -49,6 +50,13 @@ SETTINGS = ManagerSettings(
 )
 BACKGROUND = {"herdbook writer", "herdbook watch", "herdbook kept head"}
 """Tasks that run as long as the log is open."""
+
+
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look again at once for runners that disappeared: each step unloads some."""
+    monkeypatch.setattr(reconciler, "SECOND_LOOK_S", 0.0)
+
 
 Do = Callable[[ModelManager], Coroutine[Any, Any, object]]
 Prepare = Callable[[World, ModelManager], Awaitable[None]]
