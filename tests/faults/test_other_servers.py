@@ -302,7 +302,7 @@ async def test_credentials_are_sent_and_never_shown(
             "Set OLLAMA_HOST to that address",
         ),
         (Reply("", 302, {"location": "/login"}), "/login", "Set OLLAMA_HOST"),
-        (Reply("", 304), "cannot be read: HTTP 304", "not a proxy"),
+        (Reply("", 304), "cannot be read: HTTP 304", "not of a proxy"),
     ],
 )
 async def test_remedy_depends_on_the_answer(

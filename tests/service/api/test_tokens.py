@@ -100,7 +100,7 @@ def test_token_list_has_names_roles_and_last_use_without_secrets(
             "has a max_requests that is not a whole number",
         ),
         ("POST", "/v1/tokens", {"name": "a b"}, 400, "is not a valid token name"),
-        ("POST", "/v1/tokens", {"name": "x", "sha256": "y"}, 400, "unknown field"),
+        ("POST", "/v1/tokens", {"name": "x", "sha256": "y"}, 400, "is unknown"),
         ("DELETE", "/v1/tokens/anm", None, 404, "Did you mean 'ann'?"),
         ("DELETE", "/v1/tokens/env", None, 409, "comes from HERDBOOK_TOKENS"),
         ("DELETE", "/v1/tokens/ann", None, 409, "is the last one with the role admin"),
