@@ -203,8 +203,8 @@ class ArchiveWriter:
         if not same:
             raise CorruptLogError(
                 f"event #{event.position}",
-                "has data that are not JSON on one line",
-                "Events from it on cannot be archived; archive those before it",
+                "has data that is not JSON on one line",
+                "Archive only the events before it",
             )
         self._previous, self._next = hash_, event.position + 1
 

@@ -1,6 +1,6 @@
 """Encode and decode the data of events, by an explicit table of types.
 
-The data are deterministic JSON: sorted keys, UTF-8, no spaces. Every schema that
+The data is deterministic JSON: sorted keys, UTF-8, no spaces. Every schema that
 was ever written can be read: an upcaster turns the data of schema n into those of
 schema n + 1, and the newest schema is decoded strictly. An unknown type is an
 error and is never skipped, since a newer version wrote it. Data that cannot be

@@ -11,7 +11,7 @@
         │   ├── WrongExpectedVersionError
         │   ├── LeaseLostError         the instance no longer holds its lease
         │   └── EventIdConflictError
-        ├── CorruptLogError            the stored data are damaged
+        ├── CorruptLogError            the stored data is damaged
         │   ├── DamagedArchiveError    (``archive_file.py``)
         │   ├── UnknownEventTypeError
         │   └── UndecodableEventError
@@ -210,7 +210,7 @@ class EventIdConflictError(ConflictError):
 
 
 class CorruptLogError(StoreError):
-    """The stored data are damaged."""
+    """The stored data is damaged."""
 
     code = "corrupt_log"
 

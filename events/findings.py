@@ -79,7 +79,7 @@ def unreadable_data(position: int, type_: str, stream: str, reason: str) -> Find
         kind=Kind.DATA,
         message=f"{in_line(type_)} in {in_line(stream)} cannot be read: "
         f"{in_line(reason)}",
-        remedy="Its data are ignored. The other events are not affected",
+        remedy="Its data is ignored. The other events are not affected",
     )
 
 
@@ -110,7 +110,7 @@ def illegal_event(
         position=position,
         kind=Kind.TRANSITION,
         message=f"{type_} is illegal in {in_line(stream)}: the model was {before}. "
-        f"It is treated as {after} from there on",
+        f"From this event on, it is treated as {after}",
         remedy="To record the actual state of the model, run: herdbook refresh",
     )
 

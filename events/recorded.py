@@ -3,7 +3,7 @@
 ``hash`` is the SHA-256 of the previous event's hash (64 hexadecimal digits in
 ASCII; of the first event: 64 zeros) followed by the canonical bytes: the
 envelope without the hash, with the data, as JSON in UTF-8 with sorted keys and
-without spaces. The data are hashed exactly as they are stored.
+without spaces. The data is hashed exactly as it is stored.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def summary_text(usage: Usage) -> str:
         f"about {number_text(total.estimated_tokens)} more tokens not reported"
         if total.estimated_tokens
         else "",
-        f"{counted(total.observed, 'use')} observed at the server"
+        f"{counted(total.observed, 'use')} observed on the server"
         if total.observed
         else "",
         f"{counted(total.not_recorded, 'request')} not recorded"

@@ -91,7 +91,7 @@ def lacking(
     else:
         small = parameter_count <= FAST_PARAMETERS
         size = f"{parameter_count / 1e9:.1f} billion parameters"
-    return None if small else f"not small: {size}"
+    return None if small else f"too large: {size}"
 
 
 def is_suited(

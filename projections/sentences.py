@@ -92,7 +92,7 @@ def _earlier(event: RecordedEvent) -> str:
     if least == most:
         return f", {most} before this was recorded"
     return (
-        f", within the {most} before this was recorded"
+        f", at some time in the {most} before this was recorded"
         if least_s < _AT_ONCE_S
         else (f", {least} to {most} before this was recorded")
     )
@@ -103,7 +103,7 @@ def _left_out(fact: Fact) -> str:
     if held is msgspec.UNSET:
         return ""
     count = counted(held.changes, "change")
-    return f" ({count} not recorded before, in {duration_text(held.seconds)})"
+    return f" ({count} in the last {duration_text(held.seconds)} not recorded)"
 
 
 def setting_text(value: Setting) -> str:
@@ -344,12 +344,12 @@ def _not_recorded(fact: Fact) -> str:
 
 def _anchor_received(fact: Fact) -> str:
     assert isinstance(fact, facts.AnchorReceived)
-    return f"received an anchor of the log {fact.origin} at #{fact.position}"
+    return f"received an anchor of log {fact.origin} at #{fact.position}"
 
 
 def _log_archived(fact: Fact) -> str:
     assert isinstance(fact, facts.LogArchived)
-    return f"archived the events #{fact.first} to #{fact.last} in {fact.file}"
+    return f"archived events #{fact.first} to #{fact.last} in {fact.file}"
 
 
 def _detected(fact: Fact) -> str:

@@ -30,7 +30,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         "--clock",
         choices=("real", "manual"),
         default=usual.clock,
-        help='manual: time stands until POST /sandbox/clock {"advance": SECONDS}',
+        help='manual: time stops until POST /sandbox/clock {"advance": SECONDS}',
     )
     parser.add_argument("--speed", type=float, default=usual.speed)
     parser.add_argument(
@@ -40,7 +40,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--vram", type=int, default=usual.vram, help="bytes of them")
     parser.add_argument("--registry-rate", type=float, help="bytes per second")
     parser.add_argument("--profile", choices=sorted(PROFILES), default="current")
-    parser.add_argument("--state", type=Path, help="a folder that keeps the store")
+    parser.add_argument("--state", type=Path, help="a folder that keeps the models")
     options = vars(parser.parse_args(arguments))
     mine = {k: v for k, v in os.environ.items() if k.startswith("OLLAMA_")}
     return Options(environment=mine, **options)

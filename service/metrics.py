@@ -70,7 +70,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._append_s = Histogram(
             "herdbook_append_seconds",
-            "Seconds from the call of an append to its durable return.",
+            "Seconds from calling append until the events are durable.",
             buckets=_APPEND_S,
             registry=self.registry,
         )
@@ -91,7 +91,9 @@ class Metrics:
             registry=self.registry,
         )
         self._pulled = Counter(
-            "herdbook_pulled_bytes", "Bytes that pulls fetched.", registry=self.registry
+            "herdbook_pulled_bytes",
+            "Bytes downloaded by pulls.",
+            registry=self.registry,
         )
         self._gauges = _Gauges(self.registry)
         self.gateway = GatewayMetrics(self.registry)
@@ -164,13 +166,13 @@ class GatewayMetrics:
         self._names: set[str] = set()
         self._requests = Counter(
             "herdbook_gateway_requests",
-            "Requests to models that ended.",
+            "Finished requests to models.",
             ["model", "outcome"],
             registry=registry,
         )
         self._tokens = Counter(
             "herdbook_gateway_tokens",
-            "Tokens of prompts and of answers.",
+            "Prompt and output tokens.",
             ["model", "kind"],
             registry=registry,
         )
@@ -225,7 +227,7 @@ class _Gauges:
 
         self._head = gauge("log_head_position", "Position of the newest event.")
         self._lag = gauge("projection_lag_events", "Events not applied to views yet.")
-        self._readers = gauge("stream_readers", "Readers of the event stream.")
+        self._readers = gauge("stream_readers", "Clients that read the event stream.")
         self._wal = gauge("log_wal_bytes", "Bytes of the write-ahead log.")
         self._node = gauge("node_up", "Whether the Ollama server answers.", "node")
         self._drained = gauge("node_drained", "Whether a node is drained.", "node")
@@ -248,8 +250,12 @@ class _Gauges:
             self._memory,
         )
         self._models = gauge("models", "Models of all nodes by state.", "state")
-        self._operations = gauge("operations", "Operations in memory.", "kind", "state")
-        self._task_up = gauge("task_up", "Whether a background task works.", "task")
+        self._operations = gauge(
+            "operations", "Operations the service remembers.", "kind", "state"
+        )
+        self._task_up = gauge(
+            "task_up", "Whether a background task is not failing.", "task"
+        )
         self._task_restarts = Counter(
             "herdbook_task_restarts",
             "Restarts of a background task after a failure.",

@@ -209,7 +209,7 @@ def check_wal(size_bytes: int) -> Diagnosis:
         )
     return diagnosis(
         "wal",
-        f"the write-ahead log has {size}: a program keeps reading the file",
+        f"the write-ahead log has grown to {size}: a program keeps the file open",
         "Close other programs that have the log open; the last one to close it "
         "moves the write-ahead log into the file",
         level=Level.WARNING,

@@ -310,7 +310,7 @@ async def unpack(data: bytes) -> list[bytes]:
     """Return the dumps of the views, in time slices.
 
     Raises:
-        ValueError: The data are damaged.
+        ValueError: The data is damaged.
     """
     decompressor, time_slice, parts = zlib.decompressobj(), TimeSlice(), []
     try:

@@ -198,7 +198,7 @@ _TEXT = _Rule(
     str,
 )
 _TEXTS = _Rule(
-    'a list of texts, such as ["</s>"]',
+    'a list of strings, such as ["</s>"]',
     lambda value: (
         isinstance(value, list) and all(isinstance(text, str) for text in value)
     ),

@@ -161,9 +161,7 @@ def _without_source(text: str, *, original: str) -> str:
     if source is None:
         return text
     if _cut_source(base)[1] is not None:
-        raise InvalidNameError(
-            original, reason="it has two suffixes that say where it runs"
-        )
+        raise InvalidNameError(original, reason="it has two suffixes for where it runs")
     if source == "local":
         return base
     return f"{base}-cloud" if _has_tag(base) else f"{base}:cloud"

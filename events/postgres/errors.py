@@ -203,7 +203,7 @@ _BY_STATE: dict[str, tuple[type[StoreError], str, str]] = {
     "57014": (
         StoreUnavailableError,
         "takes too long to answer",
-        "Retry later, or find out what slows the server down",
+        "Retry later, or find out what is slowing the server down",
     ),
     "XX001": (
         CorruptLogError,

@@ -156,7 +156,7 @@ class PostgresRecorder:
             if backoff.is_over:
                 raise StoreUnavailableError(
                     self._session.subject,
-                    "is so busy that other instances always wrote first",
+                    "is so busy that other instances kept writing first",
                     "Retry later, or run fewer instances on this log",
                 )
         self._head = plan.head

@@ -114,7 +114,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _examine(connection: sqlite3.Connection, path: Path) -> Condition:
     if _one(connection, "PRAGMA application_id") != APPLICATION_ID:
-        raise NotALogError(str(path), "is not a Herdbook log", "Name another file")
+        raise NotALogError(str(path), "is not a Herdbook log", "Choose another file")
     schema = _one(connection, "PRAGMA user_version")
     if schema > NEWEST:
         raise NewerSchemaError(

@@ -116,7 +116,7 @@ class Access:
             )
         origin = value_of(headers, b"origin")
         if origin and not self._is_accepted(origin):
-            raise Refusal(403, "Requests from pages of other sites are refused.")
+            raise Refusal(403, "Requests from pages on other sites are refused.")
 
     def shared_with(self, headers: Headers) -> Headers:
         """Return the headers of an answer that let the page of a request read it.

@@ -294,7 +294,7 @@ class UseRecorder:
         if not recorded:
             _log.info("use_of_missing_model", model=name, requests=fold.count)
             if key.answered:  # it was there, and is already deleted
-                self._missing.add([fold], f"{name} is not on the server any more")
+                self._missing.add([fold], f"{name} is no longer on the server")
         elif (
             key.answered
             and before is not None

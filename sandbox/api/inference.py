@@ -24,7 +24,7 @@ from herdbook.sandbox.runners.runner import Request, Wanted
 from herdbook.sandbox.world import World
 
 #: What every model says, token by token.
-_WORDS: Final = re.findall(r" ?\w+|\.", "This is a simulated answer of the sandbox.")
+_WORDS: Final = re.findall(r" ?\w+|\.", "This is a simulated answer from the sandbox.")
 
 _INTEGERS: Final = (
     *("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep"),

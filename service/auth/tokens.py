@@ -45,7 +45,7 @@ _LOG: Final = Logger("herdbook.tokens")
 
 
 class Role(StrEnum):
-    """What a token permits; each role includes those before it."""
+    """What a token permits; each role includes the ones before it."""
 
     READ = "read"
     OPERATE = "operate"

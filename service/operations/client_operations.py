@@ -458,7 +458,7 @@ def _same(found: Operation, request: OperationRequest) -> Operation:
     if len(kinds) > 1 or not same:
         raise KeyReusedError(
             "this Idempotency-Key",
-            f"was used before, to {found.kind} {found.model or 'the server'}",
+            f"was already used to {found.kind} {found.model or 'the server'}",
             "Use a new key for each request",
         )
     return found

@@ -360,7 +360,7 @@ async def test_illegal_transition_is_found_and_the_stream_continues() -> None:
     assert (finding.position, finding.kind) == (3, Kind.TRANSITION)
     assert finding.message == (
         "ModelUsed is illegal in model/n/b: the model was not present. "
-        "It is treated as loaded from there on"
+        "From this event on, it is treated as loaded"
     )
     assert "herdbook refresh" in finding.remedy
 

@@ -210,11 +210,11 @@ def test_model_that_was_never_looked_at_is_passed_over() -> None:
             detected("embedding", parameters=1),
             "does not support completion",
         ),
-        (ModelRole.FAST, CHATS, "not small: a context of 32,768 tokens"),
+        (ModelRole.FAST, CHATS, "too large: a context of 32,768 tokens"),
         (
             ModelRole.FAST,
             detected("completion", parameters=4_200_000_000, context=8192),
-            "not small: 4.2 billion parameters",
+            "too large: 4.2 billion parameters",
         ),
     ],
 )

@@ -286,5 +286,5 @@ async def test_answer_is_streamed_word_by_word(client: Any) -> None:
         await client.advance(client.world.settings.token_s)
 
     words = [one["message"]["content"] for one in talk.lines]
-    assert "".join(words) == "This is a simulated answer of the sandbox."
+    assert "".join(words) == "This is a simulated answer from the sandbox."
     assert talk.lines[-1]["done_reason"] == "stop"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-WORDS = "This is a simulated answer of the sandbox."
+WORDS = "This is a simulated answer from the sandbox."
 ASKED = [{"role": "user", "content": "a"}]
 TOOL = {"type": "function", "function": {"name": "now", "description": "tells it"}}
 

@@ -140,8 +140,8 @@ async def key(
 ) -> int:
     """Create an Ed25519 key for signing anchors.
 
-    The public key is printed and also written to FILE.pub. Give it to those who verify
-    anchors.
+    The public key is printed and also written to FILE.pub. Give it to anyone who
+    verifies your anchors.
     """
     if action is KeyAction.NEW:
         with from_extra("the signature package", "proof"):

@@ -165,7 +165,8 @@ async def import_(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Trusted public key; the export must be signed with one. Repeatable.",
+            help="Trusted public key; the export must be signed with one of them. "
+            "Repeatable.",
         ),
     ] = None,
 ) -> int:

@@ -55,7 +55,8 @@ async def verify(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Trusted public key; each anchor and archive must be signed with one. "
+            help="Trusted public key; every anchor and archive must be signed with one "
+            "of them. "
             "Repeatable.",
         ),
     ] = None,

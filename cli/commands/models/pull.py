@@ -37,7 +37,7 @@ async def pull(
 ) -> int:
     """Download or update models; show cost and progress.
 
-    Ctrl-C cancels the pull and skips the models after it. The server keeps the
+    Ctrl-C cancels the pull and skips the remaining models. The server keeps the
     downloaded part, and the next pull resumes there. If there are several nodes, a
     model that none of them has is pulled to the one with the most free memory, unless
     --node chooses another.

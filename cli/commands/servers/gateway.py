@@ -23,7 +23,8 @@ async def gateway(
         str,
         typer.Option(
             metavar="HOST:PORT",
-            help="Address to listen on; tokens are required unless it is loopback.",
+            help="Address to listen on; tokens are required unless it is a loopback "
+            "address.",
         ),
     ] = "127.0.0.1:11436",
     tokens: TokenFile = None,

@@ -33,7 +33,7 @@ Tags = Annotated[
 Weight = Annotated[
     float | None,
     typer.Option(
-        min=0, max=1000, metavar="N", help="Share of requests, relative to the others."
+        min=0, max=1000, metavar="N", help="Share of requests, relative to other nodes."
     ),
 ]
 Patterns = Annotated[
@@ -47,7 +47,7 @@ Patterns = Annotated[
 Prefer = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="PATTERN", help="Models to place on this node first. Repeatable."
+        metavar="PATTERN", help="Prefer this node for matching models. Repeatable."
     ),
 ]
 MaxModel = Annotated[

@@ -29,8 +29,8 @@ from herdbook.projections.sentences import counted
 async def refresh(invocation: Invocation) -> int:
     """Refresh from the server; record and show changes.
 
-    With several nodes, all are refreshed at the same time. The exit code is 5 if one
-    does not answer.
+    With several nodes, all are refreshed at the same time. The exit code is 5 if any
+    of them does not answer.
     """
     async with invocation.recording() as fleet:
         before = (await fleet.home.now()).position

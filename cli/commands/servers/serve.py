@@ -40,7 +40,8 @@ async def serve(  # noqa: PLR0913 - the options of a verb
         str,
         typer.Option(
             metavar="ADDRESS",
-            help="Address to listen on; tokens are required unless it is loopback.",
+            help="Address to listen on; tokens are required unless it is a loopback "
+            "address.",
         ),
     ] = "127.0.0.1",
     port: Port = 11435,
@@ -50,7 +51,7 @@ async def serve(  # noqa: PLR0913 - the options of a verb
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Never propose to delete the models named in a desired set.",
+            help="Never propose deleting the models in this desired set.",
         ),
     ] = None,
     read_only: Annotated[

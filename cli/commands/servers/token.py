@@ -57,7 +57,7 @@ async def token(  # noqa: PLR0913 - the options of a verb
         ),
     ] = None,
     role: Annotated[
-        Role, typer.Option(help="Permissions; each role includes those before it.")
+        Role, typer.Option(help="Permissions; each role includes the ones before it.")
     ] = Role.READ,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the token of that name.")

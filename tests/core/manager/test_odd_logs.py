@@ -108,7 +108,7 @@ async def test_illegal_event_moves_the_state_that_it_names(tmp_path: Path) -> No
         (finding,) = (await manager.now()).findings
         assert finding.message == (
             "ModelLoaded is illegal in model/local/absent:1b: "
-            "the model was not present. It is treated as loaded from there on"
+            "the model was not present. From this event on, it is treated as loaded"
         )
         assert finding in (await manager.verify()).findings
         await manager.refresh()

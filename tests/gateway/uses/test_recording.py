@@ -285,7 +285,7 @@ async def test_uses_before_a_deletion_are_recorded_or_counted(
         ]
     assert isinstance(event.data, UsesNotRecorded)
     assert event.data.count == 1
-    assert event.data.reason == "brief:latest is not on the server any more"
+    assert event.data.reason == "brief:latest is no longer on the server"
 
 
 async def test_uses_are_counted_while_the_log_is_full_and_recorded_later(

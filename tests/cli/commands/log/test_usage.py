@@ -50,7 +50,7 @@ def test_usage_shows_models_with_the_most_requests_first(
     ]
     assert lines[2].startswith("smollm2:135m")
     assert lines[3] == (
-        "5 requests · 1 failed · 1.5 million tokens · 1 use observed at the server "
+        "5 requests · 1 failed · 1.5 million tokens · 1 use observed on the server "
         "· 3 requests not recorded"
     )
 
