@@ -95,7 +95,7 @@ def state_text(status: NodeStatus | Node, now: Now) -> str:
     if status.removed_at is not None:
         return f"removed {now.ago(status.removed_at)}"
     if status.reached:
-        answers = "answers"
+        answers = "connected"
     elif status.since is None:
         answers = "not reached yet"
     else:

@@ -326,9 +326,9 @@ def _merits(model: _Model, role: ModelRole) -> tuple[str, ...]:
 
 def _standing(rank: int | None, role: ModelRole) -> str:
     if rank is None:
-        return f"not ranked for the role {role.words} in the catalogue"
+        return f"not ranked for {role.words} in the catalogue"
     place = "first" if rank == 1 else f"rank {rank}"
-    return f"{place} for the role {role.words} in the catalogue"
+    return f"{place} for {role.words} in the catalogue"
 
 
 def _faults(model: _Model, role: ModelRole) -> tuple[str, ...]:

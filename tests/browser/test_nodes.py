@@ -29,7 +29,7 @@ def test_node_is_added_drained_and_removed(
     page.get_by_role("button", name="Add node").click()
 
     row = page.get_by_role("row").filter(has_text="gpu1")
-    expect(row).to_contain_text("answers")
+    expect(row).to_contain_text("connected")
     expect(page.locator("#toast")).to_contain_text("node/gpu1 added")
     expect(page.get_by_role("navigation", name="Pages")).to_contain_text("Nodes")
 

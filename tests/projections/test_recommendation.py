@@ -157,7 +157,7 @@ def test_candidate_has_its_reasons_and_their_data() -> None:
     assert candidate.reasons == (
         "used before",
         "available",
-        "first for the role coding in the catalogue",
+        "first for coding in the catalogue",
     )
     assert candidate.last_used_at == T0 + timedelta(seconds=3)
     assert (candidate.rank, candidate.size_bytes, candidate.node) == (1, 7, "local")
@@ -166,7 +166,7 @@ def test_candidate_has_its_reasons_and_their_data() -> None:
 
 def test_missing_rank_is_a_reason() -> None:
     (candidate,) = view_of(*history("a", found(), CHATS)).order(ModelRole.GENERAL)
-    assert "not ranked for the role general in the catalogue" in candidate.reasons
+    assert "not ranked for general in the catalogue" in candidate.reasons
     assert "never used" in candidate.reasons
 
 

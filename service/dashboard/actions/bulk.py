@@ -159,7 +159,7 @@ async def perform_bulk(request: AnyRequest) -> Response[str]:
         outcomes=sorted(outcomes, key=lambda each: each.done),
         summary=summary
         + (f", {failed} failed" if failed else "")
-        + (f". This frees {bytes_text(freed)} on disk" if freed else ""),
+        + (f". This frees {bytes_text(freed)} of disk space" if freed else ""),
         failed=failed,
     )
 
@@ -247,7 +247,10 @@ def _delete_effects(
     frees = sum(step.frees_bytes for step in steps.values())
     changed = sum(not each.skipped for each in effects)
     whose = "Its" if changed == 1 else "Their"
-    return effects, f"This frees {bytes_text(frees)} on disk. {whose} history is kept."
+    return (
+        effects,
+        f"This frees {bytes_text(frees)} of disk space. {whose} history is kept.",
+    )
 
 
 def _unload_effects(

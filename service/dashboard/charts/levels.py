@@ -165,7 +165,7 @@ def _pieces(
             continue
         bottom, top = HEIGHT * base / highest, HEIGHT * (base + amount) / highest
         base += amount
-        whole = f" of {text(run.total)}" if amount != run.total else ""
+        whole = f" ({text(run.total)} in total)" if amount != run.total else ""
         title = f"{series[number]}: {text(amount)}{whole}, {times}"
         yield element(
             "rect",

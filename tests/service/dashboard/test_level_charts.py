@@ -72,7 +72,7 @@ def test_pieces_are_stacked_and_show_value_and_time() -> None:
     assert [float(p.attrib["height"]) for p in pieces] == [82.5, 27.5, 27.5]
     assert pieces[0].attrib["width"] == "50%"
     titles = [e.text or "" for p in pieces for e in p]
-    assert titles[0] == "a: 3.0 GB of 4.0 GB, 13:00:00 to 15:00:00"
+    assert titles[0] == "a: 3.0 GB (4.0 GB in total), 13:00:00 to 15:00:00"
     assert titles[2] == "b: 1.0 GB, 15:00:00 to 16:00:00"
 
 

@@ -281,7 +281,7 @@ def test_suggest_shows_the_pull_command(
     answer = herdbook("suggest", "coding", "--memory", "32GB")
 
     assert answer.out.splitlines()[1].startswith("herdbook pull ")
-    assert "for the role coding in the catalogue" in answer.out
+    assert "for coding in the catalogue" in answer.out
     assert {*herdbook("suggest", "coding", "--json").json[0]} == {
         "pull",
         "role",

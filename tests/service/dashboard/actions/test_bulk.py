@@ -44,7 +44,7 @@ def test_confirmation_lists_every_model_and_its_size(
         assert f"{name} frees {bytes_text(sizes[name])}" in asked.text
     assert "no:1b not on the server" in asked.text
     whole = bytes_text(sizes[one] + sizes[other])
-    assert f"This frees {whole} on disk." in asked.text
+    assert f"This frees {whole} of disk space." in asked.text
     assert present(herdbook) == sizes
 
 
