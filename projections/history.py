@@ -61,6 +61,7 @@ class HistoryFilter(msgspec.Struct, frozen=True, kw_only=True):
         until: Latest time of recording, or last position, inclusive.
         correlation_id: Id of an operation.
         node: Name of a node: its own events, and those of its models.
+        model: Start of the name of a model, on any node.
         limit: Maximum number of events, the newest ones.
     """
 
@@ -71,6 +72,7 @@ class HistoryFilter(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime | int | None = None
     correlation_id: str | None = None
     node: str | None = None
+    model: str | None = None
     limit: int | None = None
 
     def matches(self, event: RecordedEvent) -> bool:
@@ -83,11 +85,17 @@ class HistoryFilter(msgspec.Struct, frozen=True, kw_only=True):
             and _is_until(event, self.until)
             and self.correlation_id in (None, event.correlation_id)
             and (self.node is None or is_of_node(event.stream, self.node))
+            and (self.model is None or _is_of_model(event.stream, self.model))
         )
 
 
 def _among(value: str, wanted: Collection[str] | None) -> bool:
     return wanted is None or value in wanted
+
+
+def _is_of_model(stream: str, start: str) -> bool:
+    key = model_of(stream)
+    return key is not None and key.name.startswith(start)
 
 
 def _is_since(event: RecordedEvent, first: datetime | int | None) -> bool:

@@ -37,6 +37,8 @@ _COLUMNS: Final = {
     LevelKind.DISK: 96,
     LevelKind.REQUESTS: 48,
 }
+"""Columns of each chart; those of requests are wider, because equal ones stay apart."""
+
 TITLES: Final = {
     LevelKind.MEMORY: "Memory",
     LevelKind.DISK: "Disk space",
@@ -179,7 +181,9 @@ async def _chart(
             _series(page, found, label, colour, kind)
             for label, colour in zip(series, classes, strict=True)
         ],
-        table=page.links.to("/figures", of=kind.value, span=span, model=model),
+        table=page.links.to(
+            "/figures", of=kind.value, span=span, model=model, node=page.node
+        ),
     )
 
 

@@ -40,6 +40,7 @@ async def compare_page(request: AnyRequest) -> Response[str]:
         one=await _words(page, one),
         other=await _words(page, other),
         forms=", ".join(FORMS),
+        node_names=sorted(page.by_name) if page.several else [],
     )
 
 

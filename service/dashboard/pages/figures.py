@@ -86,7 +86,7 @@ async def figures_page(
         spans=[
             (
                 each,
-                page.links.to("/figures", of=of, span=each, model=name),
+                page.links.to("/figures", of=of, span=each, model=name, node=page.node),
                 each == span,
             )
             for each in SPANS

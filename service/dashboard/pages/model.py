@@ -231,8 +231,10 @@ def _pending(
 
 
 _AT_LOAD: Final = {"num_ctx", "temperature", "keep_alive"}
-#: Events of a load of a model that is already loaded.
+"""Settings that a load uses, besides the options; others apply at once."""
+
 _RELOADED: Final = {"RunnerChanged", "KeepAliveRenewed"}
+"""Events of a load of a model that is already loaded."""
 
 
 def _note(event: RecordedEvent | None) -> str:
@@ -272,7 +274,8 @@ def _problem(page: PageRequest, status: ModelStatus) -> str:
     """Return the error of the last operation, if the log does not have it."""
     if page.past or status.last_failure is not None:
         return ""
-    known = [o for o in page.service.operations.all() if o.model == status.name]
+    own = (status.name, status.node)
+    known = [o for o in page.service.operations.all() if (o.model, o.node) == own]
     last = max(known, key=lambda one: one.started_at, default=None)
     if last is None or last.error is None:
         return ""

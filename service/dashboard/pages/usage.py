@@ -134,7 +134,12 @@ async def usage_page(request: AnyRequest) -> Response[str]:
         "usage.html",
         title="Usage",
         windows=[
-            (key, one.word, page.links.to("/usage", range=key), key == name)
+            (
+                key,
+                one.word,
+                page.links.to("/usage", range=key, node=page.node),
+                key == name,
+            )
             for key, one in WINDOWS.items()
         ],
         any_use=bool(over_time.rows),
@@ -207,7 +212,12 @@ def _csv_link(
     page: PageRequest, by: tuple[UsageDimension, ...], since: datetime | None
 ) -> str:
     begin = None if since is None else f"{since:%Y-%m-%dT%H:%MZ}"
-    query = {"since": begin, "as_of": page.links.as_of, "format": "csv"}
+    query = {
+        "since": begin,
+        "as_of": page.links.as_of,
+        "node": page.node,
+        "format": "csv",
+    }
     return joined_link("/v1/usage", query) + "".join(f"&by={each}" for each in by)
 
 

@@ -133,7 +133,7 @@ def test_long_lists_have_pages(
 
     first = browser.page("/?sort=name")
     second = browser.page("/?sort=name&start=3")
-    beyond = browser.page("/?sort=name&start=999999")
+    beyond = browser.page(f"/?sort=name&start={'9' * 5000}")
 
     assert "Models 1 to 2 of" in first.text
     assert "Models 3 to 4 of" in second.text
@@ -143,3 +143,33 @@ def test_long_lists_have_pages(
     assert "Nodes 3 to 3 of 3" in browser.page("/nodes?start=3").text
     assert "Models 1 to 2 of" in browser.page("/?view=matrix").text
     assert "Models 1 to 2 of" in browser.page("/?start=x").text
+
+
+def test_links_of_a_page_stay_on_its_node(browser: HtmlClient) -> None:
+    server = browser.http.get("/node?node=gpu1").text
+    model = browser.http.get(f"/models/{SHARED}?node=gpu1").text
+    table = browser.http.get("/figures?of=disk&node=gpu1").text
+    usage = browser.http.get("/usage?node=gpu1").text
+
+    assert "/figures?of=disk&amp;span=day&amp;node=gpu1" in server
+    assert f"/log?model={SHARED.replace(':', '%3A')}&amp;node=gpu1" in model
+    assert "/figures?of=disk&amp;span=week&amp;node=gpu1" in table
+    assert 'href="/node?node=gpu1"' in table
+    assert "/usage?range=7d&amp;node=gpu1" in usage
+
+
+def test_log_of_a_model_has_the_events_of_all_nodes(browser: HtmlClient) -> None:
+    every = browser.http.get(f"/log?model={SHARED}").text
+    one = browser.http.get(f"/log?model={SHARED}&node=gpu1").text
+
+    rows = [text.partition('<ol class="events"')[2] for text in (every, one)]
+    assert all(f"?node={node}" in rows[0] for node in ("gpu1", "local"))
+    assert "?node=gpu1" in rows[1]
+    assert "?node=local" not in rows[1]
+
+
+def test_a_node_is_compared_with_itself(browser: HtmlClient) -> None:
+    page = browser.http.get("/compare?from=1&node=gpu1").text
+
+    assert "<option selected>gpu1</option>" in page
+    assert "smollm2:135m" in page.partition('id="difference"')[2]
