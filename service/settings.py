@@ -18,10 +18,10 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         host: The address to listen on.
         port: The port to listen on; 0 for any free port.
-        tokens: The tokens. Without tokens and token file, every client that reaches
-            the loopback address is an administrator.
-        token_file: The file that ``tokens`` contains; changes to it apply while the
-            service runs. None to use ``tokens`` only.
+        tokens: The tokens of the environment. Without tokens and token file, every
+            client that reaches the loopback address is an administrator.
+        token_file: A file with more tokens; changes to it apply while the service
+            runs. None for none.
         hosts: Allowed values of the ``Host`` header, besides the loopback names.
         desired: File of a desired set. Its models are never proposed for deletion; it
             is read for each proposal. None for none.

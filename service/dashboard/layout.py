@@ -60,8 +60,8 @@ async def render(
         status_code: The HTTP status.
         values: The variables of the template.
     """
-    forms = authenticator_of(visit.request).forms
-    proof, cookie = forms.prove(visit.request.scope, visit.principal)
+    authenticator = authenticator_of(visit.request)
+    proof, cookie = authenticator.forms.prove(visit.request.scope, visit.principal)
     text = await rendered_in_slices(
         template,
         title=title,
@@ -81,6 +81,7 @@ async def render(
         back=_here(visit),
         clock=f"{visit.present.at.astimezone(visit.present.zone):%H:%M:%S}",
         off=visit.off(),
+        signed_in=not authenticator.is_open,
         **values,
     )
     return Response(

@@ -113,3 +113,23 @@ def test_service_without_tokens_explains_how_to_create_one(
         page = anyone.page("/tokens")
 
     assert "The service has no tokens" in page.text
+
+
+def test_user_of_a_token_file_can_sign_out(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.toml"
+    secret = add_token(file, "ann", Role.ADMIN)
+    with (
+        run_in_thread(tmp_path / "herd.db", "127.0.0.1:9", token_file=file) as running,
+        open_client(running.address, secret) as ann,
+    ):
+        assert 'action="/logout"' in ann.http.get("/").text
+
+
+def test_page_of_a_service_without_tokens_has_nothing_to_sign_out(
+    tmp_path: Path,
+) -> None:
+    with (
+        run_in_thread(tmp_path / "herd.db", "127.0.0.1:9") as running,
+        open_client(running.address) as anyone,
+    ):
+        assert 'action="/logout"' not in anyone.http.get("/").text
