@@ -275,9 +275,13 @@ class _Gauges:
         )
 
     def _read_tasks(self, tasks: Iterable[TaskStatus]) -> None:
+        """Set the gauges of the background tasks; those of removed nodes go."""
+        self._task_up.clear()
         for task in tasks:
             self._task_up.labels(task.name).set(task.up)
-            more = task.restarts - self._counted_restarts.get(task.name, 0)
+            counted = self._counted_restarts.get(task.name, 0)
+            # A node that was moved, or added again, has new tasks that count from 0.
+            more = task.restarts - (counted if task.restarts >= counted else 0)
             self._task_restarts.labels(task.name).inc(more)
             self._counted_restarts[task.name] = task.restarts
 
