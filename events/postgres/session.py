@@ -169,8 +169,8 @@ class Session:
                     cursor = await connection.execute(statement, parameters)
                     return await cursor.fetchall() if cursor.description else []
 
-    async def notified(self, within_s: float) -> list[str]:
-        """Wait for notifications; return their payloads, or nothing after a time.
+    async def notified(self, within_s: float) -> None:
+        """Wait for a notification, or until a time has passed.
 
         Raises:
             StoreUnavailableError: The connection was lost.
@@ -178,12 +178,8 @@ class Session:
         async with self._turn:
             connection = await self._connected()
             with self._noticing_loss(connection):
-                return [
-                    notification.payload
-                    async for notification in connection.notifies(
-                        timeout=within_s, stop_after=1
-                    )
-                ]
+                async for _ in connection.notifies(timeout=within_s, stop_after=1):
+                    pass  # more that arrived at once are read too
 
     async def listen(self, channel: str) -> None:
         """Receive the notifications of a channel on the present connection."""

@@ -258,9 +258,10 @@ async def test_notifications_of_other_programs_change_nothing(
         for position in (1, 2):
             await other.append("model/n/m", [event()], ANY)
             assert (await anext(events)).position == position
-            await connection.execute(
-                "SELECT pg_notify(%s, 'hello')", [f"herdbook {address.schema}"]
-            )
+            for payload in ("hello", str(10**20), "9" * 5000):
+                await connection.execute(
+                    "SELECT pg_notify(%s, %s)", [f"herdbook {address.schema}", payload]
+                )
             await connection.commit()
         await other.append("model/n/m", [event()], ANY)
         assert (await anext(events)).position == 3
