@@ -17,6 +17,7 @@ from typing import Any, Final, cast
 
 import uvicorn
 
+from herdbook.events.shared.cancellation import finish
 from herdbook.service.auth.tokens import HOW_TO_CREATE
 from herdbook.service.errors import InvalidServiceError, OverloadedError
 from herdbook.service.http.asgi import App, Receive, Scope, Send
@@ -259,7 +260,8 @@ async def serve(
         finally:
             ready.cancel()
             server.stop()
-            await running
+            # A second cancellation must not cut the shutdown short: it has time limits.
+            await finish(running)
 
 
 def listening(settings: ServiceSettings) -> socket.socket:

@@ -479,6 +479,30 @@ async def test_stop_aborts_hanging_requests() -> None:
     assert asyncio.all_tasks() == before
 
 
+async def test_second_cancellation_does_not_cut_the_stop_short() -> None:
+    before, serving = asyncio.all_tasks(), asyncio.Event()
+    servers: list[GuardedServer] = []
+
+    async def hold() -> None:
+        async with serve_guarded(stop_within_s=0.3) as server:
+            servers.append(server)
+            serving.set()
+            await asyncio.Event().wait()
+
+    holding = asyncio.create_task(hold())
+    await serving.wait()
+    async with connected(servers[0]) as (_, writer):
+        writer.write(f"GET /v1/long HTTP/1.1\r\n{HEAD}\r\n".encode())
+        await asyncio.sleep(0.1)
+        for _ in range(2):
+            holding.cancel()
+            await asyncio.sleep(0.05)
+        with pytest.raises(asyncio.CancelledError):
+            await holding
+
+    assert asyncio.all_tasks() == before
+
+
 async def test_stream_notices_the_stop() -> None:
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(serve_guarded(stop_within_s=5))
