@@ -88,14 +88,15 @@ async def create(
             "is not a valid token name",
             "Use up to 64 letters, digits, '.', '_' and '-'",
         )
-    authenticator.refresh(now=True)
-    if any(token.name == name for token in authenticator.source.tokens):
-        raise TokenConflictError(
-            f"token {name}", "already exists", "Choose another name"
+    async with authenticator.editing:
+        authenticator.refresh(now=True)
+        if any(token.name == name for token in authenticator.source.tokens):
+            raise TokenConflictError(
+                f"token {name}", "already exists", "Choose another name"
+            )
+        secret = await _edit(
+            authenticator, partial(add_token, file, name, role, limits=limits)
         )
-    secret = await _edit(
-        authenticator, partial(add_token, file, name, role, limits=limits)
-    )
     _LOG.info("token_created", name=name, actor=by.actor)
     return secret
 
@@ -108,9 +109,11 @@ async def revoke(authenticator: Authenticator, name: str, *, by: Principal) -> N
         TokenConflictError: It is the last one of an admin, or cannot be changed.
     """
     file = _file(authenticator)
-    authenticator.refresh(now=True)
-    check_revocable(authenticator, name)
-    await _edit(authenticator, partial(remove_token, file, name))
+    # Otherwise two requests at once could revoke the last two admins, one each.
+    async with authenticator.editing:
+        authenticator.refresh(now=True)
+        check_revocable(authenticator, name)
+        await _edit(authenticator, partial(remove_token, file, name))
     _LOG.info("token_revoked", name=name, actor=by.actor)
 
 

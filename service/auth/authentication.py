@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ class Authenticator:
         forms: Proofs that a page of this service sent a form.
         failures: Recent unknown credentials per address.
         last_used: When each token was last used since the service started, by name.
+        editing: Held while the token file is changed, with the checks before that.
     """
 
     sessions: Sessions
@@ -53,6 +55,7 @@ class Authenticator:
             clock=monotonic,
         )
         self.last_used: dict[str, datetime] = {}
+        self.editing = asyncio.Lock()
         self._secure = settings.secure
         self._wall = wall
         self._apply()

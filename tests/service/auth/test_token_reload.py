@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
 import pytest
 
-from herdbook.service.auth.authentication import Authenticator
+from herdbook.service.auth.administration import revoke
+from herdbook.service.auth.authentication import LOCAL, Authenticator
 from herdbook.service.auth.token_file_editor import add_token, remove_token
 from herdbook.service.auth.token_reload import CHECK_EVERY_S, TokenReloader
 from herdbook.service.auth.tokens import Role, Token, sha256_of
 from herdbook.service.errors import (
     InvalidServiceError,
+    TokenConflictError,
     UnauthorizedError,
     UnknownTokenError,
 )
@@ -172,3 +175,18 @@ def test_token_in_another_notation_is_not_removed(file: Path) -> None:
 
     with pytest.raises(InvalidServiceError, match="cannot be edited automatically"):
         remove_token(file, "bob")
+
+
+async def test_two_requests_at_once_do_not_revoke_the_last_two_admins(
+    file: Path,
+) -> None:
+    add_token(file, "eve", Role.ADMIN)
+    authenticator = Authenticator(ServiceSettings(token_file=file))
+
+    results = await asyncio.gather(
+        *(revoke(authenticator, name, by=LOCAL) for name in ("ann", "eve")),
+        return_exceptions=True,
+    )
+
+    assert sorted(map(type, results), key=str) == [type(None), TokenConflictError]
+    assert names(authenticator.source) == ["eve"]
