@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from herdbook.core import HistoryEntry, ModelManager, RecordedEvent
+from herdbook.core import HistoryEntry, HistoryFilter, ModelManager, RecordedEvent
 from herdbook.presentation import wording
 from herdbook.projections.history import HistoryView
 
@@ -49,10 +49,12 @@ async def newest_of(manager: ModelManager, stream: str, *types: str) -> int | No
         stream: The stream.
         types: Only events of these types; none for all.
     """
-    newest = await manager.read_log(limit=20, newest_first=True)
-    found = (
-        event.position
-        for event in newest.events
-        if event.stream == stream and (not types or event.type in types)
+    # Several: the names of other streams may start with the name of this one.
+    newest = await manager.read_log(
+        limit=20,
+        newest_first=True,
+        stream_prefix=stream,
+        chosen=HistoryFilter(types=frozenset(types) or None),
     )
+    found = (event.position for event in newest.events if event.stream == stream)
     return next(found, None)

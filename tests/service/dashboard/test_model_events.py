@@ -8,6 +8,7 @@ from herdbook.core import HistoryFilter
 from herdbook.events.facts import ConfigurationChanged
 from herdbook.events.streams import model_stream
 from herdbook.service.dashboard import model_events
+from herdbook.service.dashboard.event_list import newest_of
 from herdbook.service.dashboard.model_events import NewestEvents
 
 
@@ -77,3 +78,16 @@ async def test_progress_is_left_out() -> None:
     ]
     types = model_events.SHOWN_TYPES
     assert HistoryFilter(types=types).types == types
+
+
+async def test_newest_event_of_a_stream_is_found_behind_many_others() -> None:
+    async with serve_manager("some") as (_, manager):
+        status = await manager.mark_used("llama3.2:3b")
+        stream = model_stream(status.node, status.name)
+        wanted = (await manager.head()).position
+        for _ in range(25):
+            await manager.mark_used("qwen2.5-coder:7b")
+
+        assert await newest_of(manager, stream) == wanted
+        assert await newest_of(manager, stream, "ModelUsed") == wanted
+        assert await newest_of(manager, stream, "LoadStarted") is None
