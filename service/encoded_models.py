@@ -5,6 +5,7 @@ A poll after an event then encodes the models that have changed, not all of them
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import cast
 
@@ -31,6 +32,10 @@ class EncodedModels:
 
     def __init__(self) -> None:
         self._kept: dict[str, dict[str, _Encoded]] = {}
+
+    def forget_other_nodes(self, nodes: Collection[str]) -> None:
+        """Drop the models of nodes that are not among these, such as removed ones."""
+        self._kept = {node: kept for node, kept in self._kept.items() if node in nodes}
 
     async def of(self, read_model: ReadModel) -> list[shapes.Model]:
         """Return the models for ``shapes.as_of``, already encoded, in time slices.

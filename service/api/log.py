@@ -225,6 +225,8 @@ async def get_status(
     service = service_of(request)
     read_models = await service.read_models(as_of, node)
     roles = [role.value for role in ModelRole]
+    if as_of is None and node is None:
+        service.encoded_models.forget_other_nodes({one.node for one in read_models})
 
     async def build(fixed: Sequence[ReadModel]) -> shapes.AsOf | shapes.AsOfNodes:
         # The past has records of its own, of which none would be found again.
@@ -263,9 +265,10 @@ async def get_diff(
     """
     service = service_of(request)
     now = await service.read_model(until, node)
-    (then,) = [
-        one for one in await service.read_models(since) if one.node == now.node
-    ] or [(await service.read_models(since))[0].of(now.node)]
+    nodes = await service.read_models(since)
+    # A node that did not exist then is compared with its empty state.
+    same = (one for one in nodes if one.node == now.node)
+    then = next(same, None) or nodes[0].of(now.node)
     return await difference(then, now)
 
 

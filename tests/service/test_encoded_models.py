@@ -72,3 +72,15 @@ async def test_stale_times_are_not_cached() -> None:
 
         assert before != during
         assert await assert_current(kept, now) == before
+
+
+async def test_models_of_removed_nodes_are_dropped() -> None:
+    async with serve_manager() as (_, manager):
+        kept = EncodedModels()
+        await assert_current(kept, await manager.now())
+        kept.forget_other_nodes({"local", "gpu1"})
+        assert list(kept._kept) == ["local"]
+
+        kept.forget_other_nodes({"gpu1"})
+
+        assert not kept._kept
