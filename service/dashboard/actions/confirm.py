@@ -157,6 +157,10 @@ async def _confirm_delete(page: PageRequest, status: ModelStatus) -> Confirmatio
         )
     cost = await page.manager.cost_of_delete(status.name)
     consequences = [f"This {freed_text(cost)}."]
+    if status.name in await page.desired_models():
+        consequences.append("It is in the desired set of this service.")
+    if status.settings.get("pinned") is True:
+        consequences.append("It is pinned, so that Herdbook keeps it loaded.")
     if cost.loaded and not cost.shared_with:
         consequences.append("It will also be unloaded.")
     consequences.append("You can pull it again later. Its history is kept.")

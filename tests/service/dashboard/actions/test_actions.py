@@ -389,3 +389,17 @@ def test_deletion_has_the_focus_on_cancel(browser: HtmlClient) -> None:
 
     assert "data-close autofocus>Cancel</a>" in delete
     assert "data-close autofocus" not in load
+
+
+def test_delete_names_what_speaks_against_it(
+    browser: HtmlClient, herdbook: ServiceThread
+) -> None:
+    before = browser.page(f"/models/{MODEL}/delete").text
+    settings = {"settings": {"pinned": True}}
+    path = f"/v1/models/{MODEL}/configuration"
+    herdbook.http.put(path, json=settings, headers={"if-match": "*"})
+
+    asked = browser.page(f"/models/{MODEL}/delete").text
+
+    assert "pinned" not in before
+    assert "It is pinned, so that Herdbook keeps it loaded." in asked

@@ -166,6 +166,7 @@ def test_models_of_the_desired_set_are_kept(
     ):
         first = browser.page("/free?size=3GB")
         asked = browser.page("/bulk?do=delete&model=gemma3:4b")
+        alone = browser.page("/models/gemma3:4b/delete")
         refused = running.http.post("/v1/free", json={"models": ["gemma3:4b"]})
         file.write_text("[models]\n")
         second = browser.page("/free?size=3GB")
@@ -175,6 +176,7 @@ def test_models_of_the_desired_set_are_kept(
     assert "gemma3:4b in the desired set" in first.text
     assert "--desired" not in first.text
     assert "in the desired set" in asked.text
+    assert "It is in the desired set of this service." in alone.text
     assert refused.json()["models"][0]["error"]["code"] == "model_kept"
     assert "in the desired set" not in second.text
     assert str(file) in invalid.text
