@@ -17,11 +17,15 @@ from herdbook.cli.invocation import Invocation
 from herdbook.cli.output import Piece
 from herdbook.cli.render import progress
 from herdbook.core import HerdbookError, PullProgress, Storage, SystemClock
+from herdbook.events.shared.cancellation import finish
 from herdbook.presentation import shapes
 
 COMMAND = (sys.executable, "-m", "herdbook.cli")
 START_WITHIN_S = 30.0
 """Seconds that a sandbox may take to start."""
+
+END_WITHIN_S = 10.0
+"""Seconds after which a command that does not stop is killed."""
 
 
 class SandboxFailedError(HerdbookError):
@@ -80,8 +84,8 @@ class Walkthrough:
     async def step(self, text: str, *words: str) -> int:
         """Run one command and return its exit code."""
         self._announce(text, words)
-        process = await self._start(words, stdout=DEVNULL if self._json else None)
-        return self._report(words, await process.wait())
+        async with self._started(words, DEVNULL if self._json else None) as process:
+            return self._report(words, await process.wait())
 
     def _announce(self, text: str, words: Sequence[str]) -> None:
         self.say(text)
@@ -89,10 +93,17 @@ class Walkthrough:
             self._screen.write(Piece(f"$ herdbook {shlex.join(words)}", "green"))
         self._screen.stream.flush()
 
-    async def _start(self, words: Sequence[str], *, stdout: int | None) -> Process:
-        return await asyncio.create_subprocess_exec(
+    @asynccontextmanager
+    async def _started(
+        self, words: Sequence[str], stdout: int | None
+    ) -> AsyncIterator[Process]:
+        process = await asyncio.create_subprocess_exec(
             *COMMAND, *words, stdout=stdout, env=self._environment
         )
+        try:
+            yield process
+        finally:
+            await finish(_end(process))
 
     def _report(self, words: Sequence[str], code: int) -> int:
         if self._json:
@@ -108,16 +119,16 @@ class Walkthrough:
         """
         words = ("pull", name)
         self._announce(text, words)
-        process = await self._start([*words, "--json"], stdout=PIPE)
         percent = None
-        with progress.meter(self._screen, name, as_json=self._json) as meter:
-            async for each in _progress(process):
-                percent = each.percent
-                meter.show(each)
-                if percent is not None and self.stage.kill_at <= percent < 100:
-                    process.kill()
-                    break
-        code = self._report(words, await process.wait())
+        async with self._started([*words, "--json"], PIPE) as process:
+            with progress.meter(self._screen, name, as_json=self._json) as meter:
+                async for each in _progress(process):
+                    percent = each.percent
+                    meter.show(each)
+                    if percent is not None and self.stage.kill_at <= percent < 100:
+                        process.kill()
+                        break
+            code = self._report(words, await process.wait())
         if code < 0 and not self._json:
             self._screen.write(f"killed at {percent}%, with no chance to clean up")
         return code
@@ -165,6 +176,19 @@ async def sandbox_server(*, rate: float) -> AsyncIterator[str]:
             raise SandboxFailedError("the sandbox", "did not start")
         yield address
     finally:
+        await finish(_end(process))
+
+
+async def _end(process: Process) -> None:
+    """End a process that still runs, for example because the demo was stopped."""
+    if process.returncode is not None:
+        return
+    with suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(END_WITHIN_S):
+            await process.wait()
+    except TimeoutError:
         with suppress(ProcessLookupError):
-            process.terminate()
+            process.kill()
         await process.wait()
