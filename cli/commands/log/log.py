@@ -20,6 +20,7 @@ from herdbook.cli.commands.log.filters import (
     Until,
     chosen_events,
 )
+from herdbook.cli.errors import UsageError
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import known_status, node_for
 from herdbook.cli.options import AnyModel, NoRefresh
@@ -62,6 +63,9 @@ async def log(  # noqa: PLR0913 - the options of a verb
     no_refresh: NoRefresh = False,
 ) -> None:
     """Print the log, one event per line, oldest first."""
+    if follow:
+        has_start = after is not None or since is not None
+        _check_follow(limited=has_start and limit is not None, until=until)
     chosen = chosen_events(
         invocation.now,
         types=types,
@@ -91,6 +95,28 @@ async def log(  # noqa: PLR0913 - the options of a verb
                 _print(invocation, event)
         if follow:
             await _follow(invocation, manager, end, wanted)
+
+
+def _check_follow(*, limited: bool, until: str | None) -> None:
+    """Refuse options with which ``--follow`` would leave out events.
+
+    Args:
+        limited: Whether only the first events after a start are wanted.
+        until: The time of the last event; None for none.
+
+    Raises:
+        UsageError: There is such an option.
+    """
+    if until is not None:
+        raise UsageError(
+            "--follow and --until", "cannot be used together", "Leave out one of them"
+        )
+    if limited:
+        raise UsageError(
+            "--limit with --after or --since",
+            "would skip the events up to the new ones of --follow",
+            "Leave out --limit or --follow",
+        )
 
 
 async def _each(events: list[RecordedEvent]) -> AsyncGenerator[RecordedEvent, None]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+from support.cli_runner import Herdbook
 from support.manager_fixture import serve_manager
 
 from herdbook.cli.commands.log.log import _newest
@@ -19,3 +21,20 @@ async def test_events_recorded_meanwhile_are_left_to_follow() -> None:
         )
 
     assert [event.position for event in found] == list(range(end - 4, end + 1))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--after", "0", "--limit", "1"),
+        ("--since", "today", "--limit", "1"),
+        ("--until", "now"),
+    ],
+)
+def test_follow_refuses_options_that_would_leave_out_events(
+    herdbook: Herdbook, options: tuple[str, ...]
+) -> None:
+    answer = herdbook("log", "--follow", *options)
+
+    assert answer.code == 2
+    assert "--follow" in answer.err
