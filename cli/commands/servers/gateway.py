@@ -13,6 +13,7 @@ from herdbook.cli.app import SERVE, verb
 from herdbook.cli.errors import from_extra
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.options import AllowedHosts, TokenFile
+from herdbook.core.concurrency.stopping import stoppable
 
 
 @verb("gateway", SERVE, fast=True)
@@ -56,15 +57,17 @@ async def gateway(
     Works with Ollama, OpenAI and Anthropic clients. The first line of output contains
     only the gateway's address.
     """
-    with from_extra("the gateway", "gateway,service"):
-        # Imported late: the gateway is an optional extra.
-        from herdbook.cli.programs import run_gateway  # noqa: PLC0415
-    options = run_gateway.GatewayOptions(
-        listen=listen,
-        hosts=tuple(allow_host or ()),
-        strict=strict,
-        plain=plain,
-        roles=roles,
-        metrics=metrics,
-    )
-    await run_gateway.serve_until_stopped(invocation, options, tokens)
+    # Also around the imports, which take a second: a signal then ends the start.
+    with stoppable():
+        with from_extra("the gateway", "gateway,service"):
+            # Imported late: the gateway is an optional extra.
+            from herdbook.cli.programs import run_gateway  # noqa: PLC0415
+        options = run_gateway.GatewayOptions(
+            listen=listen,
+            hosts=tuple(allow_host or ()),
+            strict=strict,
+            plain=plain,
+            roles=roles,
+            metrics=metrics,
+        )
+        await run_gateway.serve_until_stopped(invocation, options, tokens)

@@ -15,6 +15,7 @@ from herdbook.cli.app import SERVE, verb
 from herdbook.cli.errors import from_extra
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.options import AllowedHosts, Port, TokenFile
+from herdbook.core.concurrency.stopping import stoppable
 
 
 class Sandbox(StrEnum):
@@ -141,33 +142,35 @@ async def serve(  # noqa: PLR0913 - the options of a verb
 
     The first line of output contains only the service's address.
     """
-    with from_extra("the service", "service"):
-        # Imported late: the service is an optional extra.
-        from herdbook.cli.programs import run_service  # noqa: PLC0415
-    options = run_service.ServeOptions(
-        host=host,
-        port=port,
-        tokens=tokens,
-        hosts=tuple(allow_host or ()),
-        desired=desired,
-        read_only=read_only,
-        secure=https,
-        resume_pulls=resume_pulls,
-        gateway=gateway,
-        gateway_strict=gateway_strict,
-        gateway_plain=gateway_plain,
-        gateway_roles=gateway_roles,
-        sandbox=sandbox.value,
-        log_format=log_format.value,
-        upkeep=run_service.UpkeepOptions(
-            backup_every=backup_every,
-            backup_dir=backup_dir,
-            backup_keep=backup_keep,
-            anchor_every=anchor_every,
-            anchor_files=tuple(anchor_file or ()),
-            anchor_urls=tuple(anchor_url or ()),
-            anchor_herdbooks=tuple(anchor_to or ()),
-            anchor_key=anchor_key,
-        ),
-    )
-    await run_service.serve(invocation, options)
+    # Also around the imports, which take a second: a signal then ends the start.
+    with stoppable():
+        with from_extra("the service", "service"):
+            # Imported late: the service is an optional extra.
+            from herdbook.cli.programs import run_service  # noqa: PLC0415
+        options = run_service.ServeOptions(
+            host=host,
+            port=port,
+            tokens=tokens,
+            hosts=tuple(allow_host or ()),
+            desired=desired,
+            read_only=read_only,
+            secure=https,
+            resume_pulls=resume_pulls,
+            gateway=gateway,
+            gateway_strict=gateway_strict,
+            gateway_plain=gateway_plain,
+            gateway_roles=gateway_roles,
+            sandbox=sandbox.value,
+            log_format=log_format.value,
+            upkeep=run_service.UpkeepOptions(
+                backup_every=backup_every,
+                backup_dir=backup_dir,
+                backup_keep=backup_keep,
+                anchor_every=anchor_every,
+                anchor_files=tuple(anchor_file or ()),
+                anchor_urls=tuple(anchor_url or ()),
+                anchor_herdbooks=tuple(anchor_to or ()),
+                anchor_key=anchor_key,
+            ),
+        )
+        await run_service.serve(invocation, options)
