@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from herdbook.cli.invocation import Invocation
-from herdbook.core import HerdbookError
+from herdbook.core import CallerError
 from herdbook.sandbox import Options, World, serve
 from herdbook.sandbox.run import world_of
 
 __all__ = ["Options", "serve_until_stopped", "served", "world_of"]
 
 
-class CannotListenError(HerdbookError):
+class CannotListenError(CallerError):
     """The sandbox cannot listen on its port."""
 
     code = "cannot_listen"

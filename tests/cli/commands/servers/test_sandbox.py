@@ -54,7 +54,7 @@ def test_sandbox_reports_a_port_in_use(herdbook: Herdbook) -> None:
 
         answer = herdbook("sandbox", "--port", port)
 
-    assert answer.code == 1
+    assert answer.code == 2
     assert f"port {port} on 127.0.0.1 is already in use" in answer.err
 
 
