@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from herdbook.cli.errors import DONE, ErrorShape, sentence, shape
 from herdbook.cli.invocation import Invocation, answering
@@ -19,6 +20,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True):
     """A line of ``--json`` for one of several models that failed."""
 
     name: str
+    node: str | UnsetType = UNSET
     error: ErrorShape
 
 
@@ -110,7 +112,8 @@ async def for_each(
             failed = shape(error)
             code = failed.exit
             if invocation.json:
-                line = Failed(name=model.name, error=failed)
+                node = UNSET if model.node is None else model.node
+                line = Failed(name=model.name, node=node, error=failed)
                 invocation.screen.write_json(line, in_lines=True)
             else:
                 sys.stderr.write(f"{sentence(failed)}\n")

@@ -130,6 +130,13 @@ def test_rm_deletes_after_yes(
     assert not herdbook("show", "smollm2:135m", "--json").json["present"]
 
 
+def test_free_deletes_nothing_after_no(server: SandboxThread, log: Path) -> None:
+    code, shown = on_terminal("free", "1MB", typed="n\n", when="[y/N]")
+
+    assert code == 1
+    assert shown.rstrip().endswith("Nothing was deleted.")
+
+
 def test_rm_does_not_ask_with_yes(server: SandboxThread, log: Path) -> None:
     code, shown = on_terminal("rm", "smollm2:135m", "--yes")
 

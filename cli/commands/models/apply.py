@@ -18,6 +18,7 @@ from herdbook.cli.app import CHANGE, verb
 from herdbook.cli.errors import DONE, FAILED, UsageError
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import only_node
+from herdbook.cli.options import Yes
 from herdbook.cli.output import Column, Piece, Row
 from herdbook.cli.render import progress
 from herdbook.core import Fleet, ModelManager
@@ -64,9 +65,7 @@ async def apply(
             "--prune", help="Delete models and unset settings that are not in FILE."
         ),
     ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")
-    ] = False,
+    yes: Yes = False,
 ) -> int:
     """Change the server to match a desired set of models.
 
@@ -90,10 +89,16 @@ async def apply(
             invocation.screen.write("Nothing was changed.")
             return FAILED
         several = len(plans) > 1
-        for each in plans:
-            manager = fleet.manager(each.node)
-            node = each.node if several else ""
-            await _PlanRun(invocation, each.plan, node).run(manager)
+        runs = {
+            each.node: _PlanRun(invocation, each.plan, each.node if several else "")
+            for each in plans
+        }
+        try:
+            for node, run in runs.items():
+                await run.run(fleet.manager(node))
+        finally:
+            for run in runs.values():
+                run.write_left()
         return DONE
 
 
@@ -214,22 +219,21 @@ class _PlanRun:
         self._json = invocation.json
         self._plan = plan
         self._left = list(plan.steps)
+        self._started = False
         self._shown = ExitStack()
         self._meter: progress.Meter | None = None
 
     async def run(self, manager: ModelManager) -> None:
-        """Apply the plan; after a failure, list the steps that were not done.
+        """Apply the plan.
 
         Raises:
             HerdbookError: A step failed.
         """
-        try:
-            with self._shown:
-                async with aclosing(manager.apply(self._plan)) as steps:
-                    async for each in steps:
-                        self._show(each)
-        finally:
-            self._write_left()
+        self._started = True
+        with self._shown:
+            async with aclosing(manager.apply(self._plan)) as steps:
+                async for each in steps:
+                    self._show(each)
 
     def _show(self, now: PlanProgress) -> None:
         if now.done:
@@ -250,11 +254,12 @@ class _PlanRun:
             text = f"{_word(step)} {step.name}"
             self._shown.enter_context(self._screen.waiting(text, quiet=self._json))
 
-    def _write_left(self) -> None:
-        """List the failed step and the skipped ones."""
+    def write_left(self) -> None:
+        """List the steps that were not done: the failed one, and those skipped."""
         for number, step in enumerate(self._left):
-            state = "left" if number else "failed"
-            word = "skipped" if number else "failed"
+            failed = self._started and number == 0
+            state = "failed" if failed else "left"
+            word = "failed" if failed else "skipped"
             self._write(step, state, f"{word}: {_word(step)} {step.name}")
 
     def _write(self, step: Step, state: str, text: str) -> None:

@@ -48,8 +48,7 @@ async def free(
     Deletes them after confirmation, or with --yes. The least recently used models go
     first. Models that are pinned, in use or loaded are kept, unless they are loaded
     with no expiry and have not been used for a day. If not enough can be freed, --yes
-    deletes nothing. The exit code is 1 if nothing was deleted or not enough can be
-    freed.
+    deletes nothing. The exit code is 1 if you answer no or not enough can be freed.
     """
     text = " ".join(size)
     wanted = size_option(text)
@@ -88,6 +87,9 @@ async def free(
         invocation.screen.write(
             "Nothing was deleted. Add --yes to delete these models."
         )
+    elif names:
+        invocation.screen.write("Nothing was deleted.")
+        return FAILED  # as rm and apply do, if the user answers no
     if failed:
         raise failed[0]
     return DONE if proposal.is_enough else FAILED

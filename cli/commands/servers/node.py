@@ -25,7 +25,7 @@ from herdbook.cli.commands.servers.node_options import (
 from herdbook.cli.completion import complete_node
 from herdbook.cli.errors import DONE, FAILED, UsageError
 from herdbook.cli.invocation import Invocation
-from herdbook.cli.options import Node
+from herdbook.cli.options import Node, Yes
 from herdbook.cli.output import Column, Piece, Row
 from herdbook.core import Fleet, HerdbookError, NodeStatus, OllamaError, ReadModel
 from herdbook.core.fleet import nodes_file
@@ -232,9 +232,7 @@ async def move(
         ),
     ] = None,
     *,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Do not ask for confirmation.")
-    ] = False,
+    yes: Yes = False,
 ) -> int:
     """Record that the server of a node has a new address.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,10 @@ def test_a_pull_goes_to_a_node_with_room(herdbook: Herdbook, nodes: Nodes) -> No
     assert f"Node for {NEW}: gpu1" in pulled.out, "its memory is known"
     again = herdbook("pull", NEW)
     assert f"Node for {NEW}: gpu1" in again.out, "it is there already"
+    failed = herdbook("pull", "no-such:1b", "no-such:2b", "--json").out.splitlines()
+    errors = [one for one in map(json.loads, failed) if "error" in one]
+    assert [one["name"] for one in errors] == ["no-such:1b", "no-such:2b"]
+    assert all(one["node"] in {"gpu1", "gpu2", "local"} for one in errors)
     for node in ("gpu1", "gpu2", "local"):
         herdbook("node", "drain", node)
     refused = herdbook("pull", "all-minilm:22m")
@@ -325,6 +330,12 @@ def test_desired_set_is_applied_to_the_nodes_that_it_names(
         ["local", "configure", SHARED],
     ]
     assert planned[5].startswith("gpu2: 1 step")
+
+    nodes.gpu2.apply(registry={"manifest_status": 404})
+    stopped = herdbook("apply", str(file)).out
+    assert f"gpu2: failed: pull {NEW}" in stopped
+    assert f"local: skipped: configure {SHARED}" in stopped
+    nodes.gpu2.apply(registry={})
 
     lines = herdbook("apply", str(file), "--json").out.splitlines()
     assert any('"node":"gpu2"' in line and '"done"' in line for line in lines)
