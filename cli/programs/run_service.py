@@ -88,6 +88,7 @@ class UpkeepOptions(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def _anchors(self) -> AnchorSchedule | None:
+        token = os.environ.pop(ANCHOR_TOKEN, "")
         has_destination = bool(
             self.anchor_files or self.anchor_urls or self.anchor_herdbooks
         )
@@ -105,7 +106,7 @@ class UpkeepOptions(msgspec.Struct, frozen=True, kw_only=True):
             files=self.anchor_files,
             urls=self.anchor_urls,
             herdbooks=self.anchor_herdbooks,
-            token=os.environ.pop(ANCHOR_TOKEN, ""),
+            token=token,
             key=self.anchor_key,
         )
         with from_extra("the signature package", "proof"):

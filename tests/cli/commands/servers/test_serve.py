@@ -15,6 +15,8 @@ import httpx
 import pytest
 from support.cli_runner import Herdbook
 
+from herdbook.cli.programs.run_service import ANCHOR_TOKEN, UpkeepOptions
+
 
 @contextmanager
 def serving(
@@ -122,3 +124,12 @@ def test_serve_errors_are_one_line(herdbook: Herdbook, tmp_path: Path) -> None:
     assert "none.toml" in missing.err
     assert beyond.code == 2
     assert "herdbook token" in beyond.err
+
+
+def test_anchor_token_is_removed_from_the_environment_in_any_case(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(ANCHOR_TOKEN, "secret")
+
+    assert UpkeepOptions().settings().anchors is None
+    assert ANCHOR_TOKEN not in os.environ
