@@ -131,7 +131,7 @@ async def _advised(
 
 
 def _anchor(text: str) -> Head:
-    found = re.fullmatch(r"#?([1-9][0-9]*):([0-9a-f]{64})", text.strip().lower())
+    found = re.fullmatch(r"#?([1-9][0-9]{0,17}):([0-9a-f]{64})", text.strip().lower())
     if found is None:
         raise UsageError(
             f"{text!r}",

@@ -179,7 +179,8 @@ def test_verify_finds_a_log_that_lacks_its_anchor(
 def test_verify_refuses_an_invalid_anchor(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
-    answer = herdbook("verify", "--anchor", "12")
+    for text in ("12", f"{'9' * 5000}:{'a' * 64}"):
+        answer = herdbook("verify", "--anchor", text)
 
-    assert answer.code == 2
-    assert "is not a valid anchor" in answer.err
+        assert answer.code == 2
+        assert "is not a valid anchor" in answer.err
