@@ -6,7 +6,6 @@ would hold: of a download in progress, only the parts that were saved.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -27,8 +26,8 @@ def persist(folder: Path, world: World) -> None:
 
     Args:
         folder: Folder for one small JSON file; created if missing.
-        world: The world with the store. Partial blobs older than an hour are dropped,
-            as at every start of the server.
+        world: The world with the store. Old partial blobs are dropped, as at every
+            start of the server.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "store.json"
@@ -38,7 +37,7 @@ def persist(folder: Path, world: World) -> None:
         store.entries = {entry.name.key: entry for entry in saved.entries}
         store.blobs = {blob.digest: blob for blob in saved.blobs}
         store.partials = saved.partials
-        store.prune(world.clock.wall(world.clock.now()) - timedelta(hours=1))
+        world.drop_old_partials()
 
     def save() -> None:
         content = _StoreFile(

@@ -83,7 +83,7 @@ def read_body(raw: bytes, struct: str) -> Body:
         raise Malformed(400, "missing request body" if own else "EOF")
     fields = decode(raw)
     if fields is None:
-        return Body({})  # to Go, null is as good as nothing
+        return Body({})  # as in Go, which leaves the struct empty
     if not isinstance(fields, dict):
         into = f"Go value of type {struct}"
         raise Malformed(400, f"json: cannot unmarshal {_kind(fields)} into {into}")

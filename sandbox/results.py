@@ -1,7 +1,7 @@
 """Wait for what happens once, and for lines that come one by one.
 
-Invariant: the world speaks and never waits; whoever serves a connection waits. So
-the world moves by its clock alone, whoever listens.
+Invariant: the world never waits; only the tasks that serve connections do. So the world
+depends on its clock alone, not on its readers.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ class PendingResult(Generic[T]):
 
 
 class Outbox:
-    """Lines on their way to a reader.
+    """A queue of lines for a reader.
 
-    Who writes may ask to be called when all has been read, so that a slow reader
-    gets fewer lines and not later ones.
+    The writer can be called when the queue is empty, so that a slow reader gets fewer
+    lines, not outdated ones.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class Outbox:
         self._when_read = call
 
     def forget_reader(self) -> None:
-        """Call nobody when all has been read."""
+        """Cancel the call of ``when_read``."""
         self._when_read = None
 
     async def read(self) -> AsyncIterator[Json]:

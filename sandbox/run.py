@@ -26,7 +26,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         host: Address to listen on.
         port: Port to listen on; 0 for any free one.
-        models: Initial content of the store: ``none``, ``herd`` or ``some``.
+        models: Initial content of the store: ``none``, ``herd``, ``some`` or ``use``.
         clock: ``real``, or ``manual``, which only ``/sandbox/clock`` moves.
         speed: Simulated seconds per real second of a real clock.
         token_s: Simulated seconds per token of an answer.

@@ -152,12 +152,16 @@ class World:
 
     def start(self) -> None:
         """Start the server again, with its models and without runners."""
-        if self.settings.prune:
-            now = self.clock.wall(self.clock.now())
-            self.store.prune(now - _PARTIALS_KEPT)
+        self.drop_old_partials()
         self.store.summarize(reread=True)
         self.down = False
         self.death = PendingResult()
+
+    def drop_old_partials(self) -> None:
+        """Delete partial blobs not written for an hour; not with OLLAMA_NOPRUNE."""
+        if self.settings.prune:
+            now = self.clock.wall(self.clock.now())
+            self.store.prune(now - _PARTIALS_KEPT)
 
     def _die(self, *, keep: bool) -> None:
         self.down = True

@@ -1,7 +1,7 @@
 """Show a world over HTTP, as an ASGI application.
 
-Invariant: whoever closes a connection ends what it asked for, at once; when the
-server dies every connection breaks in the middle of its word.
+Invariant: a client that closes its connection ends its request at once; when the server
+dies, every connection is cut in the middle of its answer.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _watched(send: Send, seen: Seen) -> Send:
 
 
 async def _compete(world: World, request: Request, receive: Receive, send: Send) -> str:
-    """Answer until it is done, the client goes away or the server dies."""
+    """Answer until that is done, the client disconnects or the server dies."""
     answering = asyncio.ensure_future(_respond(world, request, send))
     leaving = asyncio.ensure_future(_gone(receive))
     dying = asyncio.ensure_future(world.death.wait())
@@ -170,7 +170,7 @@ def _refusal(path: str, refusal: Refusal) -> Answer | Stream:
 
 
 async def _read(receive: Receive) -> bytes | None:
-    """Read the body to its end; None where the client went away before."""
+    """Read the whole body; None if the client disconnected before its end."""
     raw = b""
     while True:
         message = await receive()
@@ -209,7 +209,7 @@ async def _stream(send: Send, stream: Stream, scripted: ScriptedAnswer | None) -
 
 
 async def _send_scripted(send: Send, scripted: ScriptedAnswer, *, started: bool) -> str:
-    """Give a scripted answer, as far as it goes."""
+    """Send a scripted answer, up to where it hangs or is cut."""
     if not started:
         if scripted.hang and not scripted.body:
             await asyncio.Event().wait()
@@ -236,11 +236,11 @@ async def _piece(send: Send, body: bytes) -> None:
 
 
 async def drop(scope: Message) -> None:
-    """Break the connection without another word.
+    """Cut the connection without an answer.
 
     Raises:
-        Dropped: always; a server that gave us no way to cut the connection has to
-            do it when it meets this.
+        Dropped: Always. A server that provides no way to cut the connection has to do
+            it when it catches this.
     """
     state = scope.get("state")
     cut = state.get("cut_connection") if isinstance(state, dict) else None

@@ -28,7 +28,7 @@ _QUANTIZATIONS: Final = ("F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0")
 async def create_lines(
     world: World, name: Name, body: Body
 ) -> AsyncGenerator[Json, None]:
-    """Make the model, telling each step."""
+    """Make the model; yield a line for each step."""
     refusal = _refusal(world, body)
     if refusal is not None:
         if body.table("files"):
@@ -123,7 +123,7 @@ def _derived(world: World, entry: Entry, body: Body) -> Package:
 
 
 def _nothing() -> Package:
-    """Make what older servers made of a source that was not to be had."""
+    """Return the package that older servers made from a missing source."""
     return pack(Contents(config=NO_CONFIG), older=True)
 
 

@@ -1,4 +1,4 @@
-"""Use models: load and unload them, and say something short in their name.
+"""Use models: load and unload them, and generate a short answer.
 
 Invariant: a request holds its runner from the moment it is granted until its answer
 has ended, however it ends; a client that disconnects releases it at once.
@@ -52,12 +52,12 @@ _LEAST_CONTEXT: Final = 4
 
 
 class Usage:
-    """What one request does with a model, and for how long.
+    """The answer to one request.
 
     Attributes:
-        request: who asked for the runner.
-        words: the tokens of the answer.
-        reason: why the answer ends.
+        request: The request for the runner.
+        words: The tokens of the answer.
+        reason: Why the answer ends.
     """
 
     def __init__(self, request: Request, words: list[str], reason: str) -> None:
@@ -67,13 +67,13 @@ class Usage:
 
 
 def keep_alive(world: World, body: Body) -> float | None:
-    """Read how long the model shall stay."""
+    """Read the keep-alive of a request, in seconds; None if it has none."""
     whole = world.profile.whole_seconds
     return keep_alive_s(body.get("keep_alive"), whole_seconds=whole)
 
 
 def unload(world: World, entry: Entry) -> None:
-    """Let the runner of a model's weights go."""
+    """Unload the runner of a model's weights."""
     weights = world.contents(entry).weights
     if weights is not None:
         world.runners.unload(weights.digest)
@@ -98,7 +98,7 @@ def require(entry: Entry, given: tuple[str, ...], body: Body, verb: str) -> None
 
 
 def wanted_runner(world: World, entry: Entry, options: Json) -> Wanted:
-    """Say what a request needs in memory."""
+    """Return what a request needs in memory."""
     contents = world.contents(entry)
     weights = contents.weights
     assert weights is not None
@@ -176,7 +176,7 @@ def _images(body: Body) -> bool:
 
 
 async def spoken(world: World, words: list[str]) -> AsyncIterator[str]:
-    """Say the words in their time; what is late comes together."""
+    """Yield the words at their rate; words that are overdue come together."""
     began = world.clock.now()
     said = 0
     while said < len(words):

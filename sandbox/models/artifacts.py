@@ -188,7 +188,7 @@ def pack(
 
 
 def unpack(manifest: Manifest, blobs: dict[str, Blob]) -> Contents:
-    """Read a model's layers; those that are gone are as if they had never been."""
+    """Read a model's layers; missing ones are ignored."""
     found = {
         layer.kind: blobs[layer.digest]
         for layer in manifest.all_layers

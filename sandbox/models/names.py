@@ -33,7 +33,7 @@ class Name(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Read a name, or answer None where it is not valid."""
+        """Read a name; None if it is not valid."""
         rest = text
         parts: dict[str, str] = {}
         if ":" in rest.rpartition("/")[2]:
@@ -48,7 +48,7 @@ class Name(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def display(self) -> str:
-        """The shortest spelling that means the same; the tag always stands."""
+        """The shortest spelling that means the same; it always has a tag."""
         if self.host.lower() != DEFAULT_HOST:
             return self.full
         if self.namespace.lower() != DEFAULT_NAMESPACE:

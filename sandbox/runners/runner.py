@@ -47,11 +47,12 @@ class Runner:
     """A process that holds weights.
 
     Attributes:
-        wanted: what it was started for; other names of the weights may use it.
-        session_s: how long it stays when idle.
-        expires: when it goes; of old, while it is used; None until it was idle.
-        users: requests under way.
-        dead: whether its process was killed behind the server's back.
+        wanted: What it was started for; other names of the weights may use it.
+        session_s: Seconds that it stays when it is idle.
+        expires: When it expires, by the clock; while it is in use, the time from
+            before. None until it has been idle.
+        users: Number of requests in progress.
+        dead: Whether its process was killed, which the server has not noticed.
     """
 
     def __init__(self, wanted: Wanted, session_s: float) -> None:
@@ -75,7 +76,7 @@ class Runner:
         return now + session if self.expires is None else self.expires
 
     def stop_timer(self) -> None:
-        """Forget when it would go."""
+        """Cancel its expiry."""
         if self.timer is not None:
             self.timer.cancel()
         self.timer = None
@@ -87,7 +88,7 @@ class Runner:
 
 
 class Request:
-    """One who wants a runner; ``leave`` it when it is used no more, or never was."""
+    """A request for a runner; ``Runners.leave`` ends it."""
 
     def __init__(self, wanted: Wanted, keep_alive_s: float | None) -> None:
         self.wanted = wanted
@@ -100,13 +101,13 @@ class Request:
 def why_not(
     wanted: Wanted, settings: Settings, *, takes: float, says: str | None
 ) -> str:
-    """Say why a runner will not start; empty where it will.
+    """Return why a runner does not start; empty if it does.
 
     Args:
-        wanted: what it is to hold.
-        settings: the machine on which it starts.
-        takes: seconds until it would be ready.
-        says: what it says on its error output before it dies; None where it lives.
+        wanted: What it would hold.
+        settings: The machine on which it starts.
+        takes: Seconds until it would be ready.
+        says: Its error output before it dies; None if it does not die.
     """
     if says is not None:
         heard = _heard(says)
@@ -122,7 +123,7 @@ def why_not(
 
 
 def _heard(said: str) -> str:
-    """Keep what the server passes on: failed allocations and failed models."""
+    """Return the lines that the server reports: failed allocations and models."""
     kept = []
     for line in said.splitlines():
         _, found, rest = line.partition("error loading model")

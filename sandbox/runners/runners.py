@@ -1,8 +1,8 @@
 """Simulated runners that hold weights in memory, and the queue of waiting loads.
 
-Invariant: runners are keyed by weights, not by names. Loads go one after another;
-a request for weights that are loaded passes them by. A runner leaves when nobody
-uses it and its time is over, or when another needs its place.
+Invariant: runners are keyed by weights, not by names. Loads run one after the other;
+a request for loaded weights does not wait for them. A runner is removed when it is idle
+and its keep-alive is over, or when another one needs its place.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Runners:
         self.changed: Callable[[], None] = _nothing
 
     def listed(self) -> list[Runner]:
-        """List the runners in memory; who stays longer, by whole seconds, first."""
+        """List the runners in memory, the last to expire first, by whole seconds."""
         now = self._clock.now()
         return sorted(
             self._loaded.values(),
@@ -80,7 +80,7 @@ class Runners:
         return request
 
     def leave(self, request: Request) -> None:
-        """Use the runner no more, or wait for it no more: that aborts its load."""
+        """Release a runner, or stop waiting for it, which aborts its load."""
         if request.runner is not None:
             runner, request.runner = request.runner, None
             self._release(runner)
@@ -91,9 +91,9 @@ class Runners:
             self._queue.remove(request)
 
     def unload(self, digest: str) -> None:
-        """Let the runner of these weights go as soon as nobody uses it.
+        """Unload the runner of these weights as soon as it is idle.
 
-        One that is still loading is not there yet, and stays as it was.
+        One that is still loading is not changed.
         """
         runner = self._loaded.get(digest)
         if runner is not None:
@@ -134,7 +134,7 @@ class Runners:
             self._expire(other)
 
     def _in_the_way(self, wanted: Wanted) -> Runner | None:
-        """Choose who must go: the idle before the busy, then the shortest kept."""
+        """Choose the runner to evict: an idle one, then the shortest keep-alive."""
         if not self._loaded or self._has_room(wanted):
             return None
         return min(
@@ -227,4 +227,4 @@ class Runners:
 
 
 def _nothing() -> None:
-    """Call nobody."""
+    """Do nothing."""
