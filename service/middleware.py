@@ -204,6 +204,7 @@ class Guard:
             extra["set-cookie"] = self.authenticator.sessions.end()
         if _asks_for_a_page(scope):
             path = quote(scope["raw_path"].decode("latin-1"), safe="/")
+            # Proxies limit the length of headers, and quoting makes a path longer.
             extra["location"] = f"/login?next={path if len(path) <= 1000 else '/'}"
             await exchange.answer(HTTPStatus.SEE_OTHER, extra, b"")
         else:

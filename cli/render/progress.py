@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from herdbook.cli.output import GAP, Line, Piece, Screen, bar
+from herdbook.cli.render.counting import NARROWEST_BAR, WIDEST_BAR
 from herdbook.core import PullProgress
 from herdbook.presentation import wording
 
@@ -19,10 +20,6 @@ LINES_EVERY_S = 5.0
 
 JSON_EVERY_S = 0.5
 """Seconds between two JSON lines."""
-
-WIDEST_BAR = 32
-NARROWEST_BAR = 8
-"""Longest and shortest bar, in characters."""
 
 Monotonic = Callable[[], float]
 

@@ -76,10 +76,9 @@ async def propose_free(
 
     The least recently used go first. Models that are pinned, loaded, in use or in the
     desired set of the service (`herdbook serve --desired`) are never proposed, nor are
-    models that share weights with one of them. A model that is
-    loaded without expiry and has not been used for a day does not count as in use. With
-    several nodes, a request without a node is refused; the error says what each node
-    would free.
+    models that share weights with one of them. A model that is loaded without expiry
+    and has not been used for a day does not count as in use. With several nodes, a
+    request without a node is refused; the error says what each node would free.
     """
     wanted = _bytes_of(size)
     service = service_of(request)

@@ -157,6 +157,8 @@ async def list_models(  # noqa: PLR0913, PLR0917 - each is a parameter of the qu
     async def build(fixed: Sequence[ReadModel]) -> list[shapes.Model]:
         chosen, models, time_slice = [], [], TimeSlice()
         nodes = {one.node: one for one in fixed}
+        # Failures of more than a day ago too, unlike ``herdbook ls``: a cached answer
+        # must depend on the log alone, not on the time.
         for status in _ordered(fixed, role, sort):
             if (
                 gone or status.state is not ModelState.NOT_PRESENT

@@ -125,8 +125,8 @@ def failed_texts(status: ModelStatus, now: Now) -> tuple[str, str]:
     """Return the last failure and its remedy, without full stops."""
     failure = status.last_failure
     if facts.is_interrupted(status) and status.since is not None:
-        goes_on = "Pull it again to resume"
-        return f"pull interrupted {now.ago(status.since)}", goes_on
+        remedy = "Pull it again to resume"
+        return f"pull interrupted {now.ago(status.since)}", remedy
     if failure is None:
         return "", ""
     failed = facts.failure_text(status, now)

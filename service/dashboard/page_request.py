@@ -137,6 +137,7 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
             ForbiddenError: The user may not, or the page shows the past.
         """
         if off := self.off(needed):
+            # The remedy of an error has no full stop; whatever shows it adds one.
             raise ForbiddenError(subject, state, off.removesuffix("."))
 
     def require_node(self) -> None:

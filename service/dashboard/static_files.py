@@ -23,7 +23,7 @@ _TYPES: Final = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
-_FOR_EVER: Final = "public, max-age=31536000, immutable"
+_IMMUTABLE: Final = "public, max-age=31536000, immutable"
 
 
 class StaticFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +72,7 @@ def static_file(name: FromPath[str], v: FromQuery[str] = "") -> Response[bytes]:
     found = FILES.get(name)
     if found is None:
         raise BadPathError(f"/static/{name}")
-    kept = _FOR_EVER if v == found.version else "no-cache"
+    kept = _IMMUTABLE if v == found.version else "no-cache"
     return Response(
         found.content, media_type=found.kind, headers={"cache-control": kept}
     )

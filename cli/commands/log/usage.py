@@ -57,8 +57,8 @@ async def usage(
     parse = invocation.now.parse
     begin = None if since is None else parse(since)
     end = None if until is None else parse(until)
-    look = not no_refresh and end is None
-    async with invocation.reading(refresh=look, log_only=True) as fleet:
+    refresh = not no_refresh and end is None
+    async with invocation.reading(refresh=refresh, log_only=True) as fleet:
         found = await queries.usage(
             fleet, by or UsageDimension.MODEL, since=begin, until=end
         )

@@ -246,11 +246,9 @@ def _delete_effects(
         )
     frees = sum(step.frees_bytes for step in steps.values())
     changed = sum(not each.skipped for each in effects)
-    whose = "Its" if changed == 1 else "Their"
-    return (
-        effects,
-        f"This frees {bytes_text(frees)} of disk space. {whose} history is kept.",
-    )
+    pronoun = "Its" if changed == 1 else "Their"
+    total = f"This frees {bytes_text(frees)} of disk space. {pronoun} history is kept."
+    return effects, total
 
 
 def _unload_effects(

@@ -28,7 +28,10 @@ from herdbook.service.middleware import require
 from herdbook.service.operations.operation import Kind, OperationRequest
 
 _FIRST_EVENT_WITHIN_S: Final = 1.0
+"""Seconds that the answer to a form waits for the first event of its operation."""
+
 _EVERY_S: Final = 0.02
+"""Seconds between two checks whether there is one."""
 
 
 class ActionRequest(msgspec.Struct, frozen=True, kw_only=True):

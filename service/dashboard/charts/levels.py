@@ -171,7 +171,7 @@ def _pieces(
             "rect",
             element("title", title),
             y=HEIGHT - top,
-            height=max(top - bottom, 0.5),
+            height=max(top - bottom, 0.5),  # visible, however small its share is
             class_=classes[number],
             **place,
         )

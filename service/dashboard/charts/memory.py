@@ -186,7 +186,10 @@ def _rate(one: Sample, other: Sample) -> float:
 
 
 def _height(rate: float, rates: Sequence[float]) -> float:
-    """Return the height of a rate among those of the log, 0 to 1."""
+    """Return the height of a rate among those of the log, 0 to 1.
+
+    The lowest rate has a bar too: it is not a time without events.
+    """
     low, high = min(rates), max(rates)
     return 0.15 + 0.85 * (rate - low) / (high - low) if high > low else 0.5
 

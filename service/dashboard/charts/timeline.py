@@ -262,6 +262,7 @@ def time_grid(window: Window, now: Now, height: int, end: str) -> list[Markup]:
     local = window.end.astimezone(now.zone)
     midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)
     at = midnight + step * ((local - midnight) // step)
+    # The texts of the first and the last tick would overlap those of the ends.
     while (share := window.share(at)) > 0.08:
         if share < 0.93:
             parts += _tick(share, _tick_text(at, step, now), height)
@@ -270,6 +271,7 @@ def time_grid(window: Window, now: Now, height: int, end: str) -> list[Markup]:
         element("text", end, x="100%", y=height + 15, text_anchor="end"),
         element("text", _first_text(window, now), x=0, y=height + 15),
     )
+    # At most five ticks, each a line and a text; with fewer than two, also the start.
     return [*parts[: 2 * 5], *(ends if len(parts) <= 2 else ends[:1])]
 
 

@@ -30,6 +30,8 @@ _LOCAL: Final = re.compile(r"/(?:[!-.0-\[\]-~][!-\[\]-~]*)?")
 """A path of printable ASCII without backslashes; the second character is no slash."""
 
 _LONGEST: Final = 2000
+"""Maximum length of a path to return to, in characters."""
+
 _LOG: Final = Logger("herdbook.login")
 
 
