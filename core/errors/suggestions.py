@@ -33,18 +33,35 @@ def did_you_mean_model(given: str, present: Collection[str]) -> str:
 
 
 def similar_models(given: str, present: Collection[str]) -> list[str]:
-    """Return the other tags of a model, and models with similar names."""
+    """Return the other tags of a model, and models with similar names.
+
+    A name may lack its first parts: ``tiny`` is similar to ``hf.co/ann/tiny``.
+    """
     typed = given.lower().removesuffix(":latest")
     base = typed.partition(":")[0]
     by_base: dict[str, list[str]] = {}
+    by_last: dict[str, list[str]] = {}
+    known: dict[str, list[str]] = {}
     for each in present:
-        by_base.setdefault(each.lower().rpartition(":")[0], []).append(each)
-    # A typed name without a tag is compared with names without theirs.
-    known = by_base if ":" not in typed else {each.lower(): [each] for each in present}
+        name = each.lower().rpartition(":")[0]
+        by_base.setdefault(name, []).append(each)
+        by_last.setdefault(_last_part(name), []).append(each)
+        # A typed name without a tag is compared with names without theirs.
+        key = name if ":" not in typed else each.lower()
+        for part in dict.fromkeys((key, _last_part(key))):
+            known.setdefault(part, []).append(each)
     close = get_close_matches(typed, known, n=3, cutoff=_SIMILAR_MODEL)
     begin = [name for name in by_base if name.startswith(base)] if len(base) > 1 else []
     near = dict.fromkeys(
-        [*by_base.get(base, []), *(name for key in close for name in known[key])]
+        [
+            *by_base.get(base, []),
+            *by_last.get(_last_part(base), []),
+            *(name for key in close for name in known[key]),
+        ]
         or [name for key in begin for name in by_base[key]]
     )
     return [*near][:_MOST_NAMED]
+
+
+def _last_part(name: str) -> str:
+    return name.rpartition("/")[2]

@@ -28,3 +28,11 @@ def test_similar_models_are_suggested(given: str, suggested: str) -> None:
 @pytest.mark.parametrize("given", ["phi4:latest", "p:latest", "8b:latest"])
 def test_nothing_is_suggested_for_another_model(given: str) -> None:
     assert did_you_mean_model(given, PRESENT) == ""
+
+
+@pytest.mark.parametrize("given", ["tiny:latest", "tinny:latest", "lib/tiny:q8"])
+def test_name_may_lack_its_first_parts(given: str) -> None:
+    assert (
+        did_you_mean_model(given, ["hf.co/ann/tiny:q4", "other:latest"])
+        == "Did you mean hf.co/ann/tiny:q4?"
+    )
