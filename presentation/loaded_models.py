@@ -18,11 +18,14 @@ from herdbook.core import (
     NodeStatus,
     Runner,
 )
+from herdbook.events.archive_file import UNREADABLE
+from herdbook.events.streams import model_stream
+from herdbook.projections.history import HistoryView
 
 OfSeveral: TypeAlias = str | msgspec.UnsetType
 """Name of a node where a log has several; otherwise the field is left out."""
 
-_LOADS: Final = HistoryFilter(types=frozenset({"ModelLoaded"}), limit=1)
+_LOADS: Final = frozenset({"ModelLoaded", "RunnerChanged"})
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,8 +41,8 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
         cpu_bytes: Part of it in main memory, bytes.
         context: Context in effect, tokens.
         expires_at: When keep-alive ends; a year beyond 2300 means never.
-        loaded_at: When the model was loaded.
-        loaded_by: Actor of the load, or of the observation of a load by others.
+        loaded_at: When the model was loaded, or reloaded with other settings.
+        loaded_by: Actor of that load, or of the observation of a load by others.
         observed: Whether another program loaded it.
         last_used_at: Last recorded use.
         last_used_by: Actor of that use; None for an observed one.
@@ -104,16 +107,41 @@ def _size(group: list[ModelStatus]) -> int:
 
 
 async def last_load(
-    manager: ModelManager, group: Sequence[ModelStatus]
+    manager: ModelManager, group: Sequence[ModelStatus], *, until: int | None = None
 ) -> HistoryEntry | None:
-    """Return the event that loaded the models of a runner; None if there is none.
+    """Return the event that loaded or reloaded the models of a runner.
+
+    None if there is none, or if it is in an archive that is missing or damaged.
 
     Args:
         manager: A manager of the log, of any node.
         group: The models.
+        until: Position of the latest event; None for the end of the log.
     """
-    entries = await manager.history(group[0].name, _LOADS, node=group[0].node)
-    return entries[-1] if entries else None
+    status = group[0]
+    if status.why is None:
+        return None
+    begin, stream = status.why.position - 1, model_stream(status.node, status.name)
+    try:
+        newest = await manager.read_log(
+            after=begin,
+            before=None if until is None else until + 1,
+            newest_first=True,
+            stream_prefix=stream,
+            chosen=HistoryFilter(types=_LOADS),
+        )
+        loads = [event for event in newest.events if event.stream == stream]
+        if not loads:  # it is further back than one page reads
+            first = await manager.read_log(
+                after=begin, before=begin + 2, newest_first=True
+            )
+            loads = [event for event in first.events if event.type in _LOADS]
+    except UNREADABLE:
+        return None
+    view = HistoryView()
+    for event in loads[:1]:
+        view.apply(event)
+    return view.entries[-1] if view.entries else None
 
 
 def loaded_models(

@@ -19,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from herdbook.core.errors.suggestions import did_you_mean
 from herdbook.service.auth.tokens import (
     Role,
     Token,
@@ -91,7 +92,8 @@ def remove_token(path: Path, name: str) -> None:
         known = _tokens(before, path)
         left = tuple(token for token in known if token.name != name)
         if left == known:
-            raise UnknownTokenError(f"token {name}", f"does not exist in {path}")
+            near = did_you_mean(name, [token.name for token in known]).strip()
+            raise UnknownTokenError(f"token {name}", f"does not exist in {path}", near)
         if not left:
             raise InvalidServiceError(
                 f"token {name}",

@@ -14,6 +14,7 @@ from herdbook.service.dashboard.links import joined_link
 from herdbook.service.dashboard.model_events import event_at
 from herdbook.service.dashboard.page_request import (
     DONE,
+    NOTE,
     PageRequest,
     past_text,
     query_of,
@@ -32,6 +33,15 @@ NAVIGATION = (
     ("Log", "/log"),
     ("Server", "/node"),
 )
+
+NOTES = {
+    "refreshed": "Nothing has changed on the server.",
+    "refresh-failed": "The refresh failed. The reason is shown below.",
+    "revoked": "The token has been revoked.",
+    "started": "The operation has started.",
+    "unchanged": "Nothing has changed.",
+}
+"""Results of actions that record no event, by the value of ``NOTE``."""
 
 
 def navigation(*, several: bool) -> list[tuple[str, str]]:
@@ -77,6 +87,7 @@ async def render(
         ],
         past=past_text(visit),
         done=await _done(visit),
+        outcome=NOTES.get(visit.request.query_params.get(NOTE, "")),
         server_lost=_server_lost(visit),
         back=_here(visit),
         clock=f"{visit.present.at.astimezone(visit.present.zone):%H:%M:%S}",

@@ -31,6 +31,9 @@ from herdbook.service.middleware import principal_of
 DONE = "done"
 """The query parameter with the position of the event that an action recorded."""
 
+NOTE = "note"
+"""The query parameter with the result of an action that recorded no event."""
+
 SLIDER = "time"
 """The query parameter of the slider without a script: milliseconds since 1970."""
 
@@ -271,7 +274,7 @@ def query_of(visit: PageRequest) -> list[tuple[str, str]]:
     return [
         (name, str(value))
         for name, value in found
-        if name not in {"as_of", SLIDER, DONE} and value
+        if name not in {"as_of", SLIDER, DONE, NOTE} and value
     ]
 
 

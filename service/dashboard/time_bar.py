@@ -40,7 +40,6 @@ class Bar(NamedTuple):
         begin: The time of the first event, as text.
         label: Text of the time that the page shows.
         local: The same for a date-and-time field; empty for now.
-        latest: The current time for such a field.
     """
 
     head: int
@@ -57,7 +56,6 @@ class Bar(NamedTuple):
     begin: str
     label: str
     local: str
-    latest: str
 
 
 async def time_bar(visit: PageRequest) -> Bar:
@@ -90,7 +88,6 @@ async def time_bar(visit: PageRequest) -> Bar:
         begin=visit.present.clock(read[0].at, seconds=False) if read else "",
         label=past_text(visit) or "now",
         local=_local(visit.at, visit.present) if visit.at else "",
-        latest=_local(visit.present.at, visit.present),
     )
 
 

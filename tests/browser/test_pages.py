@@ -93,6 +93,18 @@ def test_log_lives(herdbook: RunningService, visits: PageSession) -> None:
     expect(page.locator("#announced")).to_contain_text("smollm2:135m: used")
 
 
+def test_page_is_fetched_again_after_the_last_event(
+    herdbook: RunningService, visits: PageSession
+) -> None:
+    page = visits.open(herdbook, "/roles")
+    expect(page.locator("#connection")).to_have_text("live")
+
+    with page.expect_request("**/roles"):
+        herdbook.http.post(f"/v1/models/{MODEL}/uses", json={}).raise_for_status()
+    with page.expect_request("**/roles", timeout=10_000):
+        pass  # the operation that recorded the event may have ended since
+
+
 @pytest.mark.parametrize("script", [True, False])
 def test_node_page_shows_server_and_log(
     script: bool, herdbook: RunningService, visits: PageSession

@@ -196,11 +196,12 @@ async def _show_models(
     screen, now, several = invocation.screen, invocation.now, len(nodes) > 1
     position = nodes[0].position
     at = nodes[0].asked or await _recorded_at(fleet.home, position)
+    # Before the title: the role may not exist.
+    answer = None if role is None else shapes.recommendation(nodes, role)
     title = f"As of {now.clock(at)}" if at else "Before the first event"
     screen.write(Piece(f"{title} (#{position}):", "bold yellow"))
     then = now if at is None else Now(at, now.zone)
-    if role is not None:
-        answer = shapes.recommendation(nodes, role)
+    if answer is not None:
         ranking.show(screen, answer, fleet.registry, then, nodes=several)
         return
     table = models_table.ModelsTable(nodes, fleet.registry, then)

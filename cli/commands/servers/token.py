@@ -17,6 +17,7 @@ from herdbook.cli.app import SERVE, verb
 from herdbook.cli.errors import UsageError, from_extra
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.output import Column, Piece, Row
+from herdbook.core.errors.suggestions import did_you_mean
 from herdbook.presentation.wording import NOTHING
 
 if TYPE_CHECKING:
@@ -104,7 +105,9 @@ async def token(  # noqa: PLR0913 - the options of a verb
         return
     if named and name != CREATE:
         raise UsageError(
-            "", f"Unexpected argument {named!r}", "Use: herdbook token NAME"
+            "",
+            f"Unexpected argument {named!r}",
+            did_you_mean(name, (CREATE, LIST, REVOKE)) + "Use: herdbook token NAME",
         )
     name = named or name
     given = {

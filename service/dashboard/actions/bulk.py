@@ -12,6 +12,7 @@ from litestar import Response, get, post
 
 from herdbook.core import ModelState, ModelStatus, ReadModel
 from herdbook.core.desired.free_space import deletions
+from herdbook.core.errors.suggestions import did_you_mean
 from herdbook.events.streams import model_stream
 from herdbook.presentation import wording
 from herdbook.projections.sentences import bytes_text, counted
@@ -188,7 +189,7 @@ def _action(text: str) -> BulkAction:
         raise BadRequestError(
             f"{text[:80]!r}",
             "is not an action for several models",
-            f"Use one of: {known}",
+            f"{did_you_mean(text, BulkAction)}Use one of: {known}",
         )
     return BulkAction(text)
 

@@ -16,6 +16,7 @@ from herdbook.presentation.costs import (
     held_text,
     needed_text,
 )
+from herdbook.presentation.model_not_found import model_not_found, similar_models
 from herdbook.presentation.wording import share_text
 from herdbook.projections.sentences import bytes_text
 from herdbook.service.api.parameters import name_of
@@ -25,6 +26,8 @@ from herdbook.service.dashboard.links import joined_link, model_path
 from herdbook.service.dashboard.page_request import NODE, PageRequest, visit
 from herdbook.service.errors import BadPathError
 from herdbook.service.http.request import AnyRequest
+
+_OF_PRESENT_MODELS: Final = frozenset({Action.LOAD, Action.UNLOAD, Action.USE})
 
 
 class Confirmation(NamedTuple):
@@ -65,6 +68,9 @@ async def confirm_page(
         node = manager.latest().node
         return redirect(page.links.model(status.name, action, node=node))
     page.require(needed(action), status.name, f"cannot be {PARTICIPLES[action]}")
+    if action in _OF_PRESENT_MODELS and not status.present:
+        may_pull = action is not Action.UNLOAD
+        raise model_not_found(page.read_model, status.name, may_pull=may_pull)
     return await render(
         page,
         "confirm.html",
@@ -147,8 +153,10 @@ async def _confirm_unload(page: PageRequest, status: ModelStatus) -> Confirmatio
 
 async def _confirm_delete(page: PageRequest, status: ModelStatus) -> Confirmation:
     if not status.present and status.state is not ModelState.ERROR:
-        text = f"{status.name} is not on the server."
-        return Confirmation("Nothing to delete", [text], "", leave="Back")
+        texts = [f"{status.name} is not on the server."]
+        if similar := similar_models(page.read_model, status.name):
+            texts.append(similar)
+        return Confirmation("Nothing to delete", texts, "", leave="Back")
     if not status.present:
         return Confirmation(
             f"Dismiss the failure of {status.name}?",

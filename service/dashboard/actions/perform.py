@@ -22,7 +22,7 @@ from herdbook.service.dashboard.actions.confirm import action_of
 from herdbook.service.dashboard.event_list import newest_of
 from herdbook.service.dashboard.layout import redirect
 from herdbook.service.dashboard.links import joined_link, model_path
-from herdbook.service.dashboard.page_request import DONE, NODE, visit
+from herdbook.service.dashboard.page_request import DONE, NODE, NOTE, visit
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import require
 from herdbook.service.operations.operation import Kind, OperationRequest
@@ -110,19 +110,27 @@ async def perform(
     )
     with manager.acting_as(principal.actor):
         await PERFORM[action](doing)
-    done = await _recorded(manager, status)
+    result = await _result(doing, status)
     if action is Action.DELETE:
-        return redirect(joined_link("/", {DONE: done}))
+        return redirect(joined_link("/", result))
     target = model_path(status.name)
-    return redirect(joined_link(target, {NODE: page.node, DONE: done}))
+    return redirect(joined_link(target, {NODE: page.node, **result}))
 
 
-async def _recorded(manager: ModelManager, before: ModelStatus) -> int | None:
-    """Return the position of the newest event of a model, if there is a new one."""
-    after = await manager.get_status(before.name)
-    if after.version == before.version:
-        return None
-    return await newest_of(manager, model_stream(before.node, before.name))
+async def _result(doing: ActionRequest, before: ModelStatus) -> dict[str, str]:
+    """Return the parameter that shows the new event of a model, or that there is none.
+
+    Args:
+        doing: The action.
+        before: The status before it.
+    """
+    after = await doing.manager.get_status(before.name)
+    if after.version != before.version:
+        stream = model_stream(before.node, before.name)
+        done = await newest_of(doing.manager, stream)
+        return {} if done is None else {DONE: str(done)}
+    running = doing.service.operations.of_model(before.name, before.node)
+    return {NOTE: "unchanged" if running is None else "started"}
 
 
 async def _pull(doing: ActionRequest) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from litestar import Response, get
 from litestar.params import FromQuery
 
+from herdbook.core.errors.suggestions import did_you_mean
 from herdbook.core.history.levels import LevelKind
 from herdbook.presentation.wording import NOTHING
 from herdbook.service.api.parameters import name_of
@@ -60,7 +61,10 @@ async def figures_page(
         known = ", ".join(LevelKind)
         if not of:
             raise BadRequestError("the chart", "is missing", f"Use one of: {known}")
-        raise BadRequestError(f"{of[:80]!r}", "is not a chart", f"Use one of: {known}")
+        near = did_you_mean(of, LevelKind)
+        raise BadRequestError(
+            f"{of[:80]!r}", "is not a chart", f"{near}Use one of: {known}"
+        )
     kind, span = LevelKind(of), span_of(span)
     name = page.read_model.spelled(name_of(model)) if model else None
     found = await runs(page, kind, span, name)

@@ -11,6 +11,7 @@ from litestar import Response, get
 from litestar.params import FromPath, QueryParameter
 
 from herdbook.core import Cause, HistoryFilter, LogPage, RecordedEvent
+from herdbook.core.errors.suggestions import did_you_mean
 from herdbook.events.archive_file import UNREADABLE
 from herdbook.events.facts import FACTS
 from herdbook.events.recorded import GENESIS
@@ -101,7 +102,9 @@ def _chosen(query: Mapping[str, str], now: Now, *, any_node: bool) -> HistoryFil
         )
     if cause and cause not in tuple(Cause):
         raise BadRequestError(
-            f"{cause[:80]!r}", "is not a cause", f"Causes: {', '.join(Cause)}"
+            f"{cause[:80]!r}",
+            "is not a cause",
+            f"{did_you_mean(cause, Cause)}Causes: {', '.join(Cause)}",
         )
     return HistoryFilter(
         types=frozenset(kinds) or None,

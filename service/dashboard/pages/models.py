@@ -79,16 +79,17 @@ async def models_page(  # noqa: PLR0913 - the parameters of a request
     works = page.operations()
     nodes = [page.read_model] if page.node else page.nodes
     statuses = _statuses(page, nodes, works)
-    shown = display_order(
-        status
-        for status in statuses
-        if gone
-        or (status.node, status.name) in works
-        or _is_listed(status, page.now.at)
-    )
     chosen = msgspec.structs.replace(
         _filter(find, can, state, family),
         larger_bytes=read_size(larger) if larger.strip() else None,
+    )
+    with_deleted = gone or ModelState.NOT_PRESENT in chosen.states
+    shown = display_order(
+        status
+        for status in statuses
+        if with_deleted
+        or (status.node, status.name) in works
+        or _is_listed(status, page.now.at)
     )
     found = [one for one in shown if chosen.matches(one, page.of(one.node))]
     found = _in_order(page, found, sort, works, reverse=reverse)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -11,9 +10,10 @@ from litestar import Response, get, post
 
 from herdbook.core import (
     Diagnosis,
+    HistoryEntry,
+    HistoryFilter,
     Level,
     ModelManager,
-    ModelStatus,
     NodeStatus,
     Runner,
 )
@@ -23,6 +23,7 @@ from herdbook.core.operations.costs import free_disk, models_folder
 from herdbook.core.upkeep.recurring import UpkeepStatus
 from herdbook.presentation import facts, wording
 from herdbook.presentation.costs import free_text
+from herdbook.presentation.loaded_models import last_load, last_used
 from herdbook.presentation.times import Now
 from herdbook.projections.sentences import counted
 from herdbook.service.auth.tokens import Role
@@ -36,10 +37,10 @@ from herdbook.service.dashboard.charts.memory import (
 from herdbook.service.dashboard.layout import redirect, render
 from herdbook.service.dashboard.level_charts import SPANS, level_charts, span_of
 from herdbook.service.dashboard.links import joined_link
-from herdbook.service.dashboard.page_request import NODE, PageRequest, visit
+from herdbook.service.dashboard.page_request import DONE, NODE, NOTE, PageRequest, visit
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import require
-from herdbook.service.operations.operation import Kind, OperationRequest
+from herdbook.service.operations.operation import Kind, OperationRequest, OperationState
 
 ASKED_EVERY: Final = timedelta(seconds=20)
 """Maximum age of a diagnosis, which requests the details of every model."""
@@ -54,13 +55,17 @@ _SIGNS: Final = {
 
 
 class Running(NamedTuple):
-    """A runner, with the models of its weights."""
+    """A runner, with the models of its weights, its load and its last use."""
 
     runner: Runner
     names: list[str]
     memory: str
     expiry: str
     context: str
+    load: HistoryEntry | None
+    loaded: str
+    used: str
+    used_at: datetime | None
 
 
 class Found(NamedTuple):
@@ -128,7 +133,7 @@ async def node_page(request: AnyRequest) -> Response[str]:
         node=node,
         words=wording.node_text(node, page.now),
         since=page.now.clock(node.since) if node.since else wording.NOTHING,
-        runners=_running(statuses, page.now),
+        runners=[await _running(page, runner) for runner in runners_of(statuses)],
         memory=wording.memory_text(statuses),
         memory_bar=memory_bar(runners_of(statuses), colours),
         notice="" if page.past else page.manager.server_notice,
@@ -171,7 +176,16 @@ async def refresh_now(request: AnyRequest) -> Response[str]:
     if operation.task is not None:
         await asyncio.wait([operation.task], timeout=10)
     _examined(request, page.read_model.node).forget()
-    return redirect(joined_link("/node", {NODE: page.node}))
+    chosen = HistoryFilter(correlation_id=operation.id)
+    found = await service.manager.read_log(
+        after=operation.after, limit=1, newest_first=True, chosen=chosen
+    )
+    done = found.events[0].position if found.events else None
+    note = ""
+    if done is None and not operation.running:
+        failed = operation.state is OperationState.FAILED
+        note = "refresh-failed" if failed else "refreshed"
+    return redirect(joined_link("/node", {NODE: page.node, DONE: done, NOTE: note}))
 
 
 def _unreached(node: NodeStatus, notice: str) -> Diagnosis:
@@ -223,17 +237,32 @@ def _free(page: PageRequest) -> str:
     return free_text(free) if free is not None and free.size_bytes is not None else ""
 
 
-def _running(statuses: Sequence[ModelStatus], now: Now) -> list[Running]:
-    return [
-        Running(
-            runner,
-            [s.name for s in statuses if s.runner and s.runner.digest == runner.digest],
-            facts.memory_text(runner, runner.name),
-            facts.expiry_text(runner, now),
-            f"{runner.context_length:,}" if runner.context_length else wording.UNKNOWN,
-        )
-        for runner in runners_of(statuses)
-    ]
+async def _running(page: PageRequest, runner: Runner) -> Running:
+    now = page.now
+    group = sorted(
+        (
+            status
+            for status in page.read_model.statuses()
+            if status.runner and status.runner.digest == runner.digest
+        ),
+        key=lambda status: (status.name != runner.name, status.name),
+    )
+    until = page.read_model.position
+    load = await last_load(page.service.manager, group, until=until)
+    used = last_used(group)
+    return Running(
+        runner,
+        [status.name for status in group],
+        facts.memory_text(runner, runner.name),
+        facts.expiry_text(runner, now),
+        f"{runner.context_length:,}" if runner.context_length else wording.UNKNOWN,
+        load,
+        f"{now.ago(load.recorded_at)}, {wording.who_text(load)}"
+        if load
+        else wording.UNKNOWN,
+        wording.used_text(used, now),
+        used.last_used_at,
+    )
 
 
 def _finding(each: Diagnosis) -> Found:

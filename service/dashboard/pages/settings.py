@@ -34,7 +34,7 @@ from herdbook.service.dashboard.event_list import (
 from herdbook.service.dashboard.forms import Texts
 from herdbook.service.dashboard.layout import redirect, render
 from herdbook.service.dashboard.links import joined_link, model_path
-from herdbook.service.dashboard.page_request import DONE, NODE, visit
+from herdbook.service.dashboard.page_request import DONE, NODE, NOTE, visit
 from herdbook.service.errors import BadRequestError
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import require
@@ -82,11 +82,13 @@ async def change_settings(request: AnyRequest, name: FromPath[str]) -> Response[
                 )
         except WrongExpectedVersionError:
             continue  # an event was recorded meanwhile
-        done = None
+        done, note = None, "unchanged"
         if edit.set or edit.unset:
-            stream = model_stream(status.node, status.name)
+            stream, note = model_stream(status.node, status.name), ""
             done = await newest_of(manager, stream, ConfigurationChanged.__name__)
-        target = joined_link(model_path(status.name), {NODE: visited.node, DONE: done})
+        target = joined_link(
+            model_path(status.name), {NODE: visited.node, DONE: done, NOTE: note}
+        )
         return redirect(f"{target}#settings")
 
 

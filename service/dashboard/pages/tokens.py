@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from litestar import Response, get, post
 from litestar.params import FromPath
 
+from herdbook.core.errors.suggestions import did_you_mean
 from herdbook.service.auth.administration import (
     TokenInfo,
     create,
@@ -16,7 +17,8 @@ from herdbook.service.auth.administration import (
 from herdbook.service.auth.forms import read_form
 from herdbook.service.auth.tokens import Principal, Role
 from herdbook.service.dashboard.layout import redirect, render
-from herdbook.service.dashboard.page_request import PageRequest, visit
+from herdbook.service.dashboard.links import joined_link
+from herdbook.service.dashboard.page_request import NOTE, PageRequest, visit
 from herdbook.service.errors import BadRequestError, UnknownTokenError
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import authenticator_of, require
@@ -63,7 +65,9 @@ async def create_on_page(request: AnyRequest) -> Response[str]:
     name, role = form.get("name", "").strip(), form.get("role", "")
     if role not in tuple(Role):
         raise BadRequestError(
-            f"{role[:80]!r}", "is not a role", f"Use {', '.join(Role)}"
+            f"{role[:80]!r}",
+            "is not a role",
+            f"{did_you_mean(role, Role)}Use {', '.join(Role)}",
         )
     secret = await create(authenticator_of(request), name, Role(role), by=principal)
     return await _page(await visit(request), created=name, secret=secret)
@@ -81,7 +85,8 @@ async def confirm_revoke(request: AnyRequest, name: FromPath[str]) -> Response[s
     tokens = known_tokens(authenticator_of(request))
     token = next((each for each in tokens if each.name == name), None)
     if token is None:
-        raise UnknownTokenError(f"token {name[:80]!r}", "does not exist")
+        near = did_you_mean(name, [each.name for each in tokens]).strip()
+        raise UnknownTokenError(f"token {name[:80]!r}", "does not exist", near)
     return await render(
         await visit(request),
         "revoke.html",
@@ -102,7 +107,7 @@ async def revoke_on_page(request: AnyRequest, name: FromPath[str]) -> Response[s
     """
     principal = require(request, Role.ADMIN)
     await revoke(authenticator_of(request), name, by=principal)
-    return redirect(_PATH)
+    return redirect(joined_link(_PATH, {NOTE: "revoked"}))
 
 
 async def _page(

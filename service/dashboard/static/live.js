@@ -118,6 +118,7 @@
   let attempts = 0;
   let lostAt = null;
   let retry = 0;
+  let settling = 0;
 
   function say(state, words) {
     if (!connection || connection.textContent === words) return;
@@ -137,6 +138,8 @@
       after = Number(message.lastEventId) || after;
       announce(message.data);
       soon();
+      clearTimeout(settling);
+      settling = setTimeout(soon, 1500); // an operation ends just after its last event
     });
     source.addEventListener("progress", soon);
     source.addEventListener("goodbye", (message) => {
@@ -345,6 +348,7 @@
 
   const filter = document.getElementById("filter");
   filter?.addEventListener("input", () => {
+    if (!filter.checkValidity()) return; // a size that is not complete yet
     const query = new URLSearchParams([...new FormData(filter)].filter(([, value]) => value));
     history.replaceState(history.state, "", `${location.pathname}?${query}`.replace(/\?$/, ""));
     soon();
@@ -359,7 +363,7 @@
   const toast = document.getElementById("toast");
   if (toast) {
     const here = new URL(location.href);
-    here.searchParams.delete("done");
+    for (const shownOnce of ["done", "note"]) here.searchParams.delete(shownOnce);
     history.replaceState(history.state, "", here);
     document.addEventListener("click", (event) => {
       if (event.target.closest("[data-dismiss]")) toast.remove();

@@ -54,6 +54,21 @@ def test_ps_in_json_has_the_split_and_who_loaded(
     assert answer["stale_since"] is None
 
 
+def test_ps_shows_the_program_that_reloaded_a_model(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
+    herdbook("load", "llama3.2:3b")
+    request = {"model": "llama3.2:3b", "options": {"num_ctx": 2048}, "stream": False}
+    httpx.post(
+        f"{server.address}/api/generate", json=request, trust_env=False, timeout=20
+    ).raise_for_status()
+
+    (shown,) = herdbook("ps", "--json").json["models"]
+
+    assert (shown["context"], shown["observed"]) == (2048, True)
+    assert shown["loaded_by"] != "cli:ann"
+
+
 def test_ps_shows_models_that_share_a_runner_once(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:

@@ -280,6 +280,8 @@ def test_revoking_an_unknown_token_is_refused(
     herdbook("token", "ann", *file)
 
     assert herdbook("token", "revoke", "eve", *file).code != 0
+    assert "Did you mean 'ann'?" in herdbook("token", "revoke", "anm", *file).err
     assert herdbook("token", "revoke", *file).code == 2
     assert herdbook("token", "ann", "bob", *file).code == 2
+    assert "Did you mean 'revoke'?" in herdbook("token", "revok", "ann", *file).err
     assert "ann" in herdbook("token", "list", *file).out

@@ -383,6 +383,17 @@ def test_action_is_confirmed_with_its_event(
     assert 'id="toast"' not in raw("x")
 
 
+def test_action_without_an_event_is_confirmed_too(
+    herdbook: ServiceThread, browser: HtmlClient
+) -> None:
+    unloaded = browser.send(f"/models/{MODEL}/unload")
+    saved = browser.send(f"/models/{MODEL}/configuration", version=version_of(herdbook))
+
+    for answer in (unloaded, saved):
+        page = browser.page(answer.headers["location"].partition("#")[0])
+        assert "Nothing has changed." in page.text
+
+
 def test_deletion_has_the_focus_on_cancel(browser: HtmlClient) -> None:
     delete = browser.http.get(f"/models/{MODEL}/delete").text
     load = browser.http.get(f"/models/{MODEL}/load").text

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+import httpx
 import pytest
 from support.cli_runner import SandboxThread
 from support.service_program import ServiceThread, run_in_thread
@@ -113,6 +114,12 @@ def test_banner_is_on_every_page(tmp_path: Path, ollama: SandboxThread) -> None:
         ("/?as_of=soon", 400, "cannot be read as a time"),
         ("/?as_of=999999", 400, "does not exist yet"),
         ("/log?cause=whim", 400, "is not a cause"),
+        ("/log?cause=comand", 400, "Did you mean 'command'?"),
+        ("/log?type=ModelDelted", 400, "Did you mean 'ModelDeleted'? Back"),
+        ("/models/gema3:4b/load", 404, "Did you mean gemma3:4b? Back"),
+        ("/models/gema3:4b/delete", 200, "Did you mean gemma3:4b? Back"),
+        ("/figures?of=memry", 400, "Did you mean 'memory'?"),
+        ("/bulk?do=delte", 400, "Did you mean 'delete'?"),
         ("/log?type=Nothing", 400, "is not an event type"),
         ("/log?since=soon", 400, "cannot be read as a time"),
         ("/usage?range=1h", 400, "Values: 24h, 7d, 30d, all"),
@@ -194,7 +201,35 @@ def test_server_page_shows_server_log_and_diagnosis(
     assert herdbook.get("/v1/log/head")["hash"] in page.text
     assert "connected since" in page.text
     assert "Diagnosis" in page.text
-    assert browser.send("/node/refresh").headers["location"] == "/node"
+
+
+def test_refresh_is_confirmed_with_or_without_a_change(
+    browser: HtmlClient, ollama: SandboxThread
+) -> None:
+    unchanged = browser.send("/node/refresh").headers["location"]
+    copied = {"source": MODEL, "destination": "twin:latest"}
+    httpx.post(f"{ollama.address}/api/copy", json=copied).raise_for_status()
+    changed = browser.send("/node/refresh").headers["location"]
+
+    assert "Nothing has changed on the server." in browser.page(unchanged).text
+    assert changed.startswith("/node?done=")
+    assert 'id="toast"' in browser.http.get(changed).text
+
+
+def test_server_page_shows_who_loaded_a_model_and_its_last_use(
+    browser: HtmlClient, herdbook: ServiceThread
+) -> None:
+    herdbook.operate("load", MODEL)
+    loaded = herdbook.get("/v1/log/head")["position"]
+    herdbook.http.post(f"/v1/models/{MODEL}/uses", json={})
+    herdbook.operate("load", MODEL, options={"num_ctx": 2048})
+    reloaded = herdbook.get("/v1/log/head")["position"]
+
+    now, then = browser.page("/node"), browser.page(f"/node?as_of={loaded}")
+
+    assert "just now, by api:local just now by api:local" in now.text
+    assert f"/log/{reloaded}" in now.links
+    assert f"/log/{loaded}?as_of={loaded}" in then.links
 
 
 def test_compare_shows_what_differs(
@@ -349,6 +384,8 @@ def test_models_are_filtered_by_capability_state_and_family(
     large = {m["name"] for m in models if (m["size_bytes"] or 0) >= 3_000_000_000}
     assert set(names_on(browser, "/?larger=3GB")) == large
     assert browser.http.get("/?larger=much").status_code == 400
+    browser.send(f"/models/{MODEL}/delete")
+    assert names_on(browser, "/?state=deleted") == [MODEL]
 
 
 @pytest.mark.parametrize("query", ["sort=sizes", "can=tool", "state=loded"])
@@ -382,6 +419,16 @@ def test_slider_is_an_axis_of_time(herdbook: ServiceThread) -> None:
     first, last, value = map(int, shown.groups())
     assert first < value <= at < last
     assert "This page shows the state at that time" in answer.text
+
+
+def test_time_field_accepts_times_after_the_page_was_opened(
+    browser: HtmlClient,
+) -> None:
+    field = re.search(r"<input[^>]*datetime-local[^>]*>", browser.http.get("/").text)
+
+    assert field is not None
+    assert "max=" not in field[0]
+    browser.page("/?as_of=2999-01-01T00:00:00", 400)
 
 
 @pytest.mark.parametrize(

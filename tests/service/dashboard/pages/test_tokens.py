@@ -64,11 +64,13 @@ def test_revoked_token_stops_working(place: Place) -> None:
     with open_client(place.running.address, place.reader) as rob:
         rob.page("/")
         asked = place.admin.page("/tokens/rob/revoke")
-        place.admin.send("/tokens/rob/revoke")
+        done = place.admin.send("/tokens/rob/revoke").headers["location"]
 
         assert "Revoke token rob?" in asked.text
         assert rob.http.get("/v1/models").status_code == 401
-    assert "rob" not in place.admin.page("/tokens").text
+    page = place.admin.page(done)
+    assert "rob" not in page.text
+    assert "The token has been revoked." in page.text
 
 
 @pytest.mark.parametrize(
@@ -87,6 +89,7 @@ def test_last_admin_and_unknown_tokens_are_not_revoked(place: Place) -> None:
     place.admin.send("/tokens/ann/revoke", 409)
     place.admin.send("/tokens/nobody/revoke", 404)
     place.admin.page("/tokens/nobody/revoke", 404)
+    assert "Did you mean 'rob'?" in place.admin.page("/tokens/rop/revoke", 404).text
 
 
 def test_only_admins_see_tokens(place: Place) -> None:
