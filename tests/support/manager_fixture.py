@@ -1,9 +1,9 @@
 """A sandbox server and its managers on one clock that advances by itself.
 
 Invariant: time passes only while everything waits for it. When no task of the loop
-can run, no bytes are in transit between client and server, and no thread of a log has
-work, the clock advances to the next timer. Hours pass in milliseconds, and a slow
-machine does not change the result.
+can run, no bytes are in transit between client and server, and no thread of a log or
+of an executor has work, the clock advances to the next timer. Hours pass in
+milliseconds, and a slow machine does not change the result.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import termios
 import threading
 from array import array
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import thread as executor_threads
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -41,6 +42,8 @@ from herdbook.events.facts import Fact
 from herdbook.sandbox.models.names import Name
 
 _AIOSQLITE = aiosqlite.core.__file__
+_WAITING_CALLS = {_AIOSQLITE: "tx.get(", executor_threads.__file__: "work_queue.get("}
+"""The files of threads that take work from a queue, and the call that waits for it."""
 
 
 class AutoClock(sandbox.ManualClock):
@@ -281,13 +284,13 @@ async def last_fact(manager: ModelManager, kind: type[Fact]) -> Fact:
 
 
 async def _all_waiting() -> None:
-    """Return once no task can run, no bytes are in transit and no log has work."""
+    """Return once no task can run, no bytes are in transit and no thread has work."""
     loop = vars(asyncio.get_running_loop())
     while True:
         await asyncio.sleep(0)
         if loop["_ready"]:
             continue
-        if not _in_transit(loop) and not _log_has_work() and not loop["_ready"]:
+        if not _in_transit(loop) and not _a_thread_has_work() and not loop["_ready"]:
             return
         await asyncio.sleep(0.0001)
 
@@ -323,26 +326,31 @@ def _queued(fd: int, which: int) -> int:
     return count[0]
 
 
-def _log_has_work() -> bool:
-    """Return whether a thread of SQLite has work."""
+def _a_thread_has_work() -> bool:
+    """Return whether a thread of SQLite or of an executor has work."""
+    executors = list(executor_threads._threads_queues.items())
+    if any(thread.is_alive() and queue.qsize() for thread, queue in executors):
+        return True  # a thread that is starting, or has not taken its work yet
     here = threading.get_ident()
     return any(
-        _works(frame)
+        _is_working(frame)
         for thread, frame in sys._current_frames().items()
         if thread != here
     )
 
 
-def _works(top: FrameType) -> bool:
-    """Return whether a thread belongs to SQLite and is not waiting for a task."""
-    own: list[FrameType] = []
+def _is_working(top: FrameType) -> bool:
+    """Return whether a thread takes work from a queue, and is not waiting for some."""
     frame: FrameType | None = top
     while frame is not None:
-        if frame.f_code.co_filename == _AIOSQLITE:
-            own.append(frame)
+        if frame.f_code.co_filename in _WAITING_CALLS:
+            outermost = frame
         frame = frame.f_back
-    if not own:
+    if outermost is None:
         return False
-    tasks = own[-1].f_locals["tx"]
-    line = linecache.getline(_AIOSQLITE, top.f_lineno)
-    return len(own) > 1 or own[0] is not top or "tx.get(" not in line or tasks.qsize()
+    file = outermost.f_code.co_filename
+    line = linecache.getline(file, top.f_lineno)
+    if outermost is not top or _WAITING_CALLS[file] not in line:
+        return True
+    return file == _AIOSQLITE and bool(outermost.f_locals["tx"].qsize())
+    outermost: FrameType | None = None
