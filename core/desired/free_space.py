@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from herdbook.core.desired.plan import DeleteStep
+from herdbook.core.desired.plan import DeleteStep, deletions
 from herdbook.core.reconcile.observed_uses import idle_since
 from herdbook.events.lifecycle import ModelState
 from herdbook.projections.status import ModelStatus
@@ -109,43 +109,6 @@ def free_space(
     )
 
 
-def deletions(models: Iterable[ModelStatus], names: Iterable[str]) -> list[DeleteStep]:
-    """Return what deleting some models frees, each after those before it.
-
-    Args:
-        models: All models of the server.
-        names: The models to delete; names of models that are not present are left out.
-    """
-    left = {status.name: status for status in models if status.present}
-    sharing: dict[str | None, list[ModelStatus]] = {}
-    for one in left.values():
-        sharing.setdefault(one.weights, []).append(one)
-    sizes: dict[str, int] = {}
-    steps = []
-    for name in names:
-        status = left.pop(name, None)
-        if status is None:
-            continue
-        shared = tuple(
-            other.name
-            for other in sharing[status.weights]
-            if status.weights is not None
-            and other.name in left
-            and other.shares_weights_with(status)
-        )
-        weights = status.weights or name
-        size = 0 if status.remote_host else status.size_bytes or 0
-        sizes[weights] = max(size, sizes.get(weights, 0))
-        steps.append(
-            DeleteStep(
-                name=name,
-                frees_bytes=0 if shared else sizes[weights],
-                shared_with=shared,
-            )
-        )
-    return steps
-
-
 def _groups(
     present: list[ModelStatus], keep: Collection[str], now: datetime | None
 ) -> list[Group]:
@@ -179,19 +142,10 @@ def _is_idle(status: ModelStatus, now: datetime | None) -> bool:
 
 
 def _group(statuses: list[ModelStatus]) -> Group:
-    size = max(status.size_bytes or 0 for status in statuses)
-    names = [status.name for status in statuses]
-    last = len(names) - 1
+    steps = deletions(statuses, [status.name for status in statuses])
     return Group(
-        steps=tuple(
-            DeleteStep(
-                name=name,
-                frees_bytes=size if at == last else 0,
-                shared_with=tuple(names[at + 1 :]),
-            )
-            for at, name in enumerate(names)
-        ),
-        frees_bytes=size,
+        steps=tuple(steps),
+        frees_bytes=sum(step.frees_bytes for step in steps),
         last_used_at=max(
             (status.last_used_at for status in statuses if status.last_used_at),
             default=None,

@@ -6,7 +6,7 @@ first: pulls and settings, then unloads and deletes, then loads, when there is r
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from typing import Protocol, TypeAlias
 
@@ -231,22 +231,47 @@ class _Planner:
 
     def _deletes(self) -> Iterator[Step]:
         wanted = {name_key(status.name) for _, status in self._pairs}
-        left = {status.name: status for status in self._there}
-        for status in self._there:
-            if name_key(status.name) in wanted:
-                continue
-            del left[status.name]
-            shared = _sharing(status, left)
-            yield DeleteStep(
-                name=status.name,
-                frees_bytes=0 if shared else status.size_bytes or 0,
+        names = [one.name for one in self._there if name_key(one.name) not in wanted]
+        yield from deletions(self._there, names)
+
+
+def deletions(models: Iterable[ModelStatus], names: Iterable[str]) -> list[DeleteStep]:
+    """Return what deleting some models frees, each after those before it.
+
+    Models that share their weights free them with the last of them. Their sizes differ
+    by the small files that each has for itself, so together they free at least the
+    size of the largest: that counts. Cloud models free nothing.
+
+    Args:
+        models: All models of the server.
+        names: The models to delete; names of models that are not present are left out.
+    """
+    left = {status.name: status for status in models if status.present}
+    sharing: dict[str | None, list[ModelStatus]] = {}
+    for one in left.values():
+        sharing.setdefault(one.weights, []).append(one)
+    sizes: dict[str, int] = {}
+    steps = []
+    for name in names:
+        status = left.pop(name, None)
+        if status is None:
+            continue
+        shared = tuple(
+            other.name
+            for other in sharing[status.weights]
+            if other.name in left and other.shares_weights_with(status)
+        )
+        weights = status.weights or name
+        size = 0 if status.remote_host else status.size_bytes or 0
+        sizes[weights] = max(size, sizes.get(weights, 0))
+        steps.append(
+            DeleteStep(
+                name=name,
+                frees_bytes=0 if shared else sizes[weights],
                 shared_with=shared,
             )
-
-
-def _sharing(status: ModelStatus, left: Mapping[str, ModelStatus]) -> tuple[str, ...]:
-    """Return the remaining models with the same weights."""
-    return tuple(n for n, s in left.items() if s.shares_weights_with(status))
+        )
+    return steps
 
 
 def _configure(

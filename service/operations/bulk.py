@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from herdbook.core import HerdbookError, ModelManager
-from herdbook.core.desired.free_space import deletions
+from herdbook.core.desired.plan import deletions
 from herdbook.service.auth.tokens import Principal
 from herdbook.service.operations.client_operations import ClientOperations
 from herdbook.service.operations.operation import (

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from litestar import Response, get, post
 
 from herdbook.core import ModelState, ModelStatus, ReadModel
-from herdbook.core.desired.free_space import deletions
+from herdbook.core.desired.plan import deletions
 from herdbook.core.errors.suggestions import did_you_mean
 from herdbook.events.streams import model_stream
 from herdbook.presentation import wording

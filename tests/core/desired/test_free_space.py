@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from herdbook.core import ModelState, ModelStatus
-from herdbook.core.desired.free_space import FreeSpace, deletions, free_space
+from herdbook.core.desired.free_space import FreeSpace, free_space
+from herdbook.core.desired.plan import deletions
 from herdbook.core.history.read_model import ReadModel
 from herdbook.core.models.registry import ModelRegistry
 from herdbook.core.reconcile.observed_uses import FOREVER
@@ -114,7 +115,7 @@ def test_loaded_and_pinned_models_stay(kept: ModelStatus) -> None:
     assert not proposal.is_enough
 
 
-def test_desired_models_stay() -> None:
+def test_desired_models_are_never_deleted() -> None:
     assert names(free_space([model("a", 10)], 5, keep={"a"})) == []
 
 
@@ -166,9 +167,11 @@ def test_last_deletion_frees_the_shared_weights() -> None:
 
     one = deletions(models, ["a", "c", "absent"])
     both = deletions(models, ["a", "b"])
+    largest_first = deletions(models, ["b", "a"])
 
     assert [(s.name, s.frees_bytes, s.shared_with) for s in one] == [
         ("a", 0, ("b",)),
         ("c", 5, ()),
     ]
     assert [s.frees_bytes for s in both] == [0, 12]
+    assert [s.frees_bytes for s in largest_first] == [0, 12]
