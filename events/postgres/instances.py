@@ -163,11 +163,12 @@ class PostgresInstances:
 
     async def release(self, lease: str) -> None:
         """Release a lease, so that another instance can take it at once."""
-        if await self._session.once("holds_lease", lease=lease) == [(True,)]:
+        held = await self._session.once("holds_lease", lease=lease, holder=self._own)
+        if held == [(True,)]:
             await self._session.once("release_lease", lease=lease)
 
     async def _asks(self, query: str, lease: str) -> bool:
-        rows = await self._session.run(query, lease=lease)
+        rows = await self._session.run(query, lease=lease, holder=self._own)
         return rows == [(True,)]
 
     async def _living(self) -> dict[str, list[str]]:

@@ -221,35 +221,15 @@ WHERE
 -- name: hold_lease
 -- Take a lease for this session, unless it has it; false if another session has it.
 SELECT CASE
-    WHEN EXISTS (
-        SELECT FROM pg_locks
-        WHERE
-            pid = pg_backend_pid()
-            AND granted
-            AND locktype = 'advisory'
-            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-            AND objsubid = 1
-            AND (classid::bigint << 32 | objid::bigint)
-            = hashtextextended('herdbook lease ' || current_schema() || ' ' || %(lease)s, 0)
-    ) THEN true
+    WHEN lease_is_held(%(lease)s, %(holder)s) THEN true
     ELSE pg_try_advisory_lock(
         hashtextextended('herdbook lease ' || current_schema() || ' ' || %(lease)s, 0)
     )
 END;
 
 -- name: holds_lease
--- Whether this session has a lease.
-SELECT EXISTS (
-    SELECT FROM pg_locks
-    WHERE
-        pid = pg_backend_pid()
-        AND granted
-        AND locktype = 'advisory'
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-        AND objsubid = 1
-        AND (classid::bigint << 32 | objid::bigint)
-        = hashtextextended('herdbook lease ' || current_schema() || ' ' || %(lease)s, 0)
-);
+-- Whether this session has a lease: no other one has the lock of its instance.
+SELECT lease_is_held(%(lease)s, %(holder)s);
 
 -- name: release_lease
 -- Release a lease of this session.
