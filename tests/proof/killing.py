@@ -1,8 +1,8 @@
-"""Use models, be killed at a random time, and check what the next process finds.
+"""Kill a process that uses models at a random point; check what the next one finds.
 
 A program that ``test_killed_processes.py`` runs. The arguments are the log, the server,
 a seed and a number of kills; it prints one line per kill. With only the first two
-arguments it runs until it is killed from outside.
+arguments it uses models until it is killed from outside.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from random import Random
 import httpx
 from proof.oracle import assert_replay_equals_live, assert_sound
 
-from herdbook.core import ManagerSettings, ModelManager
+from herdbook.core import ManagerSettings, ModelManager, RecordedEvent
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.testing.base import log_of
 
@@ -32,6 +32,13 @@ SETTINGS = ManagerSettings(
     log_poll_every_s=0.01,
 )
 ENDS = {"PullInterrupted", "LoadInterrupted", "UpdateInterrupted"}
+
+OPENING_SHARE = 0.2
+"""Share of the kills that come while the log is opened, before any new event."""
+
+MOST_EVENTS = 60
+"""Events of a run before it is killed, at most: fewer than one pull records, so that
+most kills interrupt a pull, however slow the machine is."""
 
 
 async def use_models(path: Path, url: str, pipe: int) -> None:
@@ -52,20 +59,37 @@ async def use_models(path: Path, url: str, pipe: int) -> None:
             await manager.delete(MODEL)
 
 
-def run_and_kill(path: Path, url: str, seconds: float) -> dict[str, str]:
-    """Run a process, kill it, and return the ids of its acknowledged events."""
+def run_and_kill(
+    path: Path, url: str, position: int | None, seconds: float
+) -> dict[str, str]:
+    """Run a process, kill it, and return the ids of its acknowledged events.
+
+    Args:
+        path: The log.
+        url: The server.
+        position: Position of an event that the process records before it is killed;
+            None to kill it without waiting for one.
+        seconds: Time between that event, or the start, and the kill.
+    """
     output, pipe = os.pipe()
     child = os.fork()
     if not child:
         asyncio.run(use_models(path, url, pipe))
         os._exit(1)
     os.close(pipe)
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
-    assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), "it ended before it was killed"
+    printed: list[str] = []
     with os.fdopen(output) as lines:
-        acknowledged = [line.split() for line in lines if line.endswith("\n")]
-    return {event_id: position for position, event_id in acknowledged}
+        if position is not None:
+            for line in lines:
+                printed.append(line)
+                if int(line.split()[0]) >= position:
+                    break
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+        assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), "it ended before it was killed"
+        printed += lines
+    acknowledged = [line.split() for line in printed if line.endswith("\n")]
+    return {event_id: at for at, event_id in acknowledged}
 
 
 async def last_event(path: Path) -> list[str]:
@@ -75,8 +99,14 @@ async def last_event(path: Path) -> list[str]:
         return [e.type for e in await log_of(store) if e.stream.endswith(MODEL)]
 
 
-async def recover(path: Path, url: str, acknowledged: dict[str, str]) -> list[str]:
-    """Open the log again; no event is lost, and the state is that of the server."""
+async def recover(
+    path: Path, url: str, acknowledged: dict[str, str]
+) -> list[RecordedEvent]:
+    """Open the log again: no event is lost, and the state is that of the server.
+
+    Returns:
+        All events of the log.
+    """
     async with ModelManager.open(path, ollama=url, settings=SETTINGS) as manager:
         log = await log_of(manager._storage.store)
         recorded = {event.event_id: str(event.position) for event in log}
@@ -89,16 +119,23 @@ async def recover(path: Path, url: str, acknowledged: dict[str, str]) -> list[st
         assert digests == {entry["name"]: entry["digest"] for entry in listed}
         await assert_replay_equals_live(manager)
         await assert_sound(manager._storage.store)
-        return [event.type for event in log if event.cause == "recovery"]
+        return log
 
 
 def main(path: Path, url: str, seed: int, kills: int) -> None:
-    """Be killed a number of times."""
+    """Kill a process a number of times."""
     chance, interrupted = Random(seed), Counter[str]()
+    end = 0
     for _ in range(kills):
-        acknowledged = run_and_kill(path, url, chance.uniform(0.03, 0.7))
+        if chance.random() < OPENING_SHARE:
+            acknowledged = run_and_kill(path, url, None, chance.uniform(0.0, 0.2))
+        else:
+            position = end + chance.randint(1, MOST_EVENTS)
+            acknowledged = run_and_kill(path, url, position, chance.uniform(0.0, 0.02))
         before = asyncio.run(last_event(path)) if path.exists() else []
-        recovered = asyncio.run(recover(path, url, acknowledged))
+        log = asyncio.run(recover(path, url, acknowledged))
+        end = log[-1].position
+        recovered = [event.type for event in log if event.cause == "recovery"]
         found = Counter(t for t in recovered if t in ENDS) - interrupted
         interrupted += found
         sys.stdout.write(f"{len(acknowledged)} {before[-1:]} {sorted(found)}\n")

@@ -1,4 +1,4 @@
-"""Herdbook or the server is killed at a random time: the log matches the server."""
+"""Herdbook or the server is killed at a random point: the log matches the server."""
 
 from __future__ import annotations
 
@@ -6,33 +6,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from proof import killing as dying
+from proof import killing
 from proof.oracle import assert_replay_equals_live, assert_sound
+from support.sandbox_program import sandbox_process
 
 from herdbook.core import Cause, ModelManager, NodeUnreachableError, PullCutError
 from herdbook.events.facts import PullInterrupted, PullProgressed, PullStarted
 
 TESTS = Path(__file__).parent.parent
-
-
-@contextmanager
-def sandbox_process(*words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run a sandbox as a separate process; yield its address."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "herdbook.sandbox", "--models", "none", *words],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout
-        try:
-            yield process, process.stdout.readline().strip()
-        finally:
-            process.kill()
+EMPTY = ("--models", "none")
+"""Options of a sandbox without models."""
 
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([f"{TESTS}", *sys.path])}
@@ -43,11 +30,11 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([f"{TESTS}", *sys.pat
 def test_log_is_recovered_after_a_kill_of_the_manager(
     seed: int, tmp_path: Path
 ) -> None:
-    with sandbox_process("--speed", "20") as (_, url):
+    with sandbox_process(*EMPTY, "--speed", "20") as (_, url):
         done = subprocess.run(
             [
                 sys.executable,
-                dying.__file__,
+                killing.__file__,
                 tmp_path / "herd.db",
                 url,
                 f"{seed}",
@@ -67,7 +54,7 @@ async def pull_until(
     manager: ModelManager, share: float, process: subprocess.Popen[str]
 ) -> None:
     """Pull, and kill the server once it has an amount of data."""
-    async for progress in manager.pull(dying.MODEL):
+    async for progress in manager.pull(killing.MODEL):
         if (
             progress.total_bytes
             and progress.completed_bytes > share * progress.total_bytes
@@ -77,25 +64,26 @@ async def pull_until(
 
 async def test_state_is_correct_after_a_kill_of_the_server(tmp_path: Path) -> None:
     path, state = tmp_path / "herd.db", str(tmp_path / "store")
-    with sandbox_process("--speed", "20", "--state", state) as (process, url):
+    fast = ("--speed", "20")
+    with sandbox_process(*EMPTY, *fast, "--state", state) as (process, url):
         async with ModelManager.open(path, ollama=url) as manager:
             with pytest.raises((PullCutError, NodeUnreachableError)):
                 await pull_until(manager, 0.3, process)
             with pytest.raises(NodeUnreachableError):
                 await manager.refresh()
-            assert (await manager.get_status(dying.MODEL)).stale_since is not None
+            assert (await manager.get_status(killing.MODEL)).stale_since is not None
     port = url.rpartition(":")[2]
-    again = sandbox_process("--speed", "20", "--state", state, "--port", port)
+    again = sandbox_process(*EMPTY, *fast, "--state", state, "--port", port)
     with again as (_, url):
         async with ModelManager.open(path, ollama=url) as manager:
-            assert (await manager.ensure_available(dying.MODEL)).stale_since is None
+            assert (await manager.ensure_available(killing.MODEL)).stale_since is None
             await assert_replay_equals_live(manager)
             await assert_sound(manager._storage.store)
 
 
 def manager_process(path: Path, url: str) -> subprocess.Popen[bytes]:
     """Start a manager in a separate process."""
-    words = [sys.executable, dying.__file__, str(path), url]
+    words = [sys.executable, killing.__file__, str(path), url]
     return subprocess.Popen(words, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
 
 
@@ -113,14 +101,14 @@ async def test_manager_continues_the_pull_of_a_killed_one(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "herd.db"
-    with sandbox_process("--speed", "3") as (_, url):
+    with sandbox_process(*EMPTY, "--speed", "3") as (_, url):
         async with ModelManager.open(path, ollama=url) as manager:
             await kill_in_pull(manager, manager_process(path, url))
-            assert (await manager.ensure_available(dying.MODEL)).present
+            assert (await manager.ensure_available(killing.MODEL)).present
             log = [event async for event in manager._storage.store.read_all()]
-            began, begun_anew = [e for e in log if isinstance(e.data, PullStarted)]
+            started, restarted = [e for e in log if isinstance(e.data, PullStarted)]
             (ended,) = [e for e in log if isinstance(e.data, PullInterrupted)]
-            assert began.position < ended.position < begun_anew.position
+            assert started.position < ended.position < restarted.position
             assert ended.cause is Cause.RECOVERY
             await assert_replay_equals_live(manager)
             await assert_sound(manager._storage.store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 from support.gateway_fixture import raw, until
 from support.recordings.gateway import Place, place
 
@@ -288,6 +290,12 @@ async def test_uses_before_a_deletion_are_recorded_or_counted(
     assert event.data.reason == "brief:latest is no longer on the server"
 
 
+def not_recorded(logs: Sequence[Mapping[str, Any]]) -> int:
+    """Return the number of uses that could not be recorded so far."""
+    counts = (line["requests"] for line in logs if line["event"] == "uses_not_recorded")
+    return max(counts, default=0)
+
+
 async def test_uses_are_counted_while_the_log_is_full_and_recorded_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -297,10 +305,11 @@ async def test_uses_are_counted_while_the_log_is_full_and_recorded_later(
         store = there.manager._storage.store
         with monkeypatch.context() as patch:
             patch.setattr(store, "append", full)
-            for _ in range(3):
-                answer = await there.http.post("/api/generate", json=generate())
-                assert answer.status_code == 200
-            await asyncio.sleep(0.3)
+            with capture_logs() as logs:
+                for _ in range(3):
+                    answer = await there.http.post("/api/generate", json=generate())
+                    assert answer.status_code == 200
+                await until(lambda: not_recorded(logs) == 3)
         (event,) = await there.wait_for(UsesNotRecorded)
         await there.http.post("/api/generate", json=generate())
         await there.wait_for(ModelUsed, 2)
@@ -323,8 +332,9 @@ async def test_a_strict_gateway_refuses_uses_while_the_log_is_full(
         store = there.manager._storage.store
         with monkeypatch.context() as patch:
             patch.setattr(store, "append", full)
-            await there.http.post("/api/generate", json=generate())
-            await asyncio.sleep(0.3)
+            with capture_logs() as logs:
+                await there.http.post("/api/generate", json=generate())
+                await until(lambda: not_recorded(logs) == 1)
             answer = await there.http.post("/v1/messages", json=generate())
             assert answer.status_code == 503
             assert answer.json()["error"] == {
