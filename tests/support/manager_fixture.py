@@ -342,6 +342,7 @@ def _a_thread_has_work() -> bool:
 def _is_working(top: FrameType) -> bool:
     """Return whether a thread takes work from a queue, and is not waiting for some."""
     frame: FrameType | None = top
+    outermost: FrameType | None = None
     while frame is not None:
         if frame.f_code.co_filename in _WAITING_CALLS:
             outermost = frame
@@ -353,4 +354,3 @@ def _is_working(top: FrameType) -> bool:
     if outermost is not top or _WAITING_CALLS[file] not in line:
         return True
     return file == _AIOSQLITE and bool(outermost.f_locals["tx"].qsize())
-    outermost: FrameType | None = None
