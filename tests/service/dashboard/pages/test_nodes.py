@@ -100,7 +100,7 @@ def test_nodes_are_added_drained_and_removed_on_their_page(
 ) -> None:
     browser.send("/nodes/gpu1/drain")
     assert herdbook.get("/v1/nodes/gpu1")["settings"]["drained"] is True
-    assert "answers, drained" in browser.page("/nodes").text
+    assert "connected, drained" in browser.page("/nodes").text
     browser.send("/nodes/gpu1/undrain")
     assert "Remove the node gpu1?" in browser.page("/nodes/gpu1/remove").text
     browser.send("/nodes/gpu1/remove")
