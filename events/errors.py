@@ -209,6 +209,10 @@ class EventIdConflictError(ConflictError):
         )
 
 
+VERIFY_OR = "Run: herdbook verify, or "
+"""How advice begins that ends with another one, for all but ``verify`` itself."""
+
+
 class CorruptLogError(StoreError):
     """The stored data is damaged."""
 

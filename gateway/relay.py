@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from functools import partial
 import msgspec
 
 from herdbook.core import CallerError
+from herdbook.core.errors.caller import listen_failure
 from herdbook.core.logging import Logger
 from herdbook.gateway.access.checks import KEY_HEADERS, Access
 from herdbook.gateway.access.limits import named_models
@@ -373,9 +373,7 @@ async def relaying(
     except OSError as error:
         raise CallerError(
             f"port {settings.port} on {settings.host}",
-            "is already in use"
-            if error.errno == errno.EADDRINUSE
-            else f"is not available: {error.strerror or error}",
+            listen_failure(error),
             "Choose another port, or port 0 for any free port",
         ) from error
     watching = asyncio.ensure_future(relay.watch())

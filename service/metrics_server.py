@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, start_http_server
 
 from herdbook.core import CallerError
+from herdbook.core.errors.caller import listen_failure
 from herdbook.service.metrics import GatewayMetrics
 
 
@@ -35,9 +35,7 @@ def gateway_metrics(host: str, port: int) -> Iterator[tuple[GatewayMetrics, str]
     except OSError as error:
         raise CallerError(
             f"port {port} on {host}",
-            "is already in use"
-            if error.errno == errno.EADDRINUSE
-            else f"is not available: {error.strerror or error}",
+            listen_failure(error),
             "Choose another port for the metrics, or port 0 for any free port",
         ) from error
     name = f"[{host}]" if ":" in host else host

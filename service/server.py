@@ -7,7 +7,6 @@ limited time to finish and are then cancelled.
 from __future__ import annotations
 
 import asyncio
-import errno
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any, Final, cast
 
 import uvicorn
 
+from herdbook.core.errors.caller import listen_failure
 from herdbook.events.shared.cancellation import finish
 from herdbook.service.auth.tokens import HOW_TO_CREATE
 from herdbook.service.errors import InvalidServiceError, OverloadedError
@@ -282,9 +282,7 @@ def listening(settings: ServiceSettings) -> socket.socket:
     except OSError as error:
         raise InvalidServiceError(
             f"port {port} on {host}",
-            "is already in use"
-            if error.errno == errno.EADDRINUSE
-            else f"is not available: {error.strerror}",
+            listen_failure(error),
             "Choose another with --port, or --port 0 for any free port",
         ) from error
     # asyncio sets this only on sockets that it creates itself. Without it, each

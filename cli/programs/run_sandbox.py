@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from herdbook.cli.invocation import Invocation
 from herdbook.core import CallerError
+from herdbook.core.errors.caller import listen_failure
 from herdbook.sandbox import Options, World, serve
 from herdbook.sandbox.run import world_of
 
@@ -51,9 +51,7 @@ async def served(options: Options, world: World) -> AsyncIterator[str]:
         except OSError as error:
             raise CannotListenError(
                 f"port {options.port} on {options.host}",
-                "is already in use"
-                if error.errno == errno.EADDRINUSE
-                else f"is not available: {error.strerror}",
+                listen_failure(error),
                 "Choose another with --port, or --port 0 for any free port",
             ) from error
         yield address

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from herdbook.core.errors.suggestions import did_you_mean
 from herdbook.events.errors import CallerError, shortened
 
@@ -74,6 +76,13 @@ class InvalidDesiredError(CallerError):
     """A desired set is not valid; nothing was applied."""
 
     code = "invalid_desired"
+
+
+def listen_failure(error: OSError) -> str:
+    """Return why a program cannot listen on an address, as the state of a message."""
+    if error.errno == errno.EADDRINUSE:
+        return "is already in use"
+    return f"is not available: {error.strerror or error}"
 
 
 class OperationEndedError(CallerError):

@@ -312,17 +312,24 @@ def _order(room: _Room, status: ModelStatus) -> Key:
     )
 
 
+def _free_words(room: _Room) -> list[str]:
+    """Return the free memory of a node in words, if there is something to say."""
+    if room.free_bytes is None:
+        return []
+    amount = f"{room.free_bytes / 1e9:.1f} GB of memory free there"
+    if capacity(room.view.node.settings) is not None:
+        return [amount]
+    # Without a tag it is only a lower bound, which says nothing if it is about zero.
+    return [f"at least {amount}"] if room.free_bytes >= _SHOWN_BYTES else []
+
+
 def _place(room: _Room, status: ModelStatus, *, reasons: tuple[str, ...] = ()) -> Place:
     view, free, requests = room.view, room.free_bytes, room.requests
     readiness = _readiness(view, status)
     others = [reason for reason in reasons if reason != status.state.value]
     words = [f"{readiness.value} on {view.name}", *others]
-    told = capacity(view.node.settings) is not None
-    # Without a tag it is only a lower bound, which says nothing if it is about zero.
-    shown = free is not None and (told or free >= _SHOWN_BYTES)
-    if free is not None and shown and readiness is Readiness.ON_DISK:
-        amount = f"{free / 1e9:.1f} GB of memory free there"
-        words.append(amount if told else f"at least {amount}")
+    if readiness is Readiness.ON_DISK:
+        words += _free_words(room)
     if requests:
         words.append(f"{counted(requests, 'request')} there")
     return Place(

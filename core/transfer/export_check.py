@@ -90,9 +90,7 @@ class ExportCheck:
         except (msgspec.MsgspecError, UnicodeError) as error:
             if self.contents is None:
                 raise self._not_an_export() from error
-            raise self._damaged(
-                f"cannot be read: {violation(str(error)).text('it')}"
-            ) from error
+            raise self._unreadable(error) from error
         if read.specversion != "1.0":
             raise self._damaged(f"has version {read.specversion!r} of CloudEvents")
         if self.contents is None:
@@ -177,9 +175,7 @@ class ExportCheck:
         try:
             event = to_stored(line)
         except (ValueError, UnicodeError) as error:
-            raise self._damaged(
-                f"cannot be read: {violation(str(error)).text('it')}"
-            ) from error
+            raise self._unreadable(error) from error
         last = max(self.ending.position, contents.after)
         if not last < event.position <= contents.until:
             raise self._damaged(f"has #{event.position}, which is not the next event")
@@ -212,9 +208,7 @@ class ExportCheck:
             hash_ = chained_hash(line.previoushash, canonical_bytes(event))
             leaf = rfc9162.leaf_hash(bytes.fromhex(event.hash))
         except (binascii.Error, ValueError, UnicodeError) as error:
-            raise self._damaged(
-                f"cannot be read: {violation(str(error)).text('it')}"
-            ) from error
+            raise self._unreadable(error) from error
         path = [raw[at : at + 32] for at in range(0, len(raw), 32)]
         root = rfc9162.root_from_inclusion(
             leaf, event.position - 1, self._anchor.position, path
@@ -246,9 +240,10 @@ class ExportCheck:
             raw = b"" if line.data is msgspec.UNSET else bytes(line.data)
             return msgspec.json.decode(raw, type=kind)
         except (msgspec.MsgspecError, UnicodeError) as error:
-            raise self._damaged(
-                f"cannot be read: {violation(str(error)).text('it')}"
-            ) from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> CorruptLogError:
+        return self._damaged(f"cannot be read: {violation(str(error)).text('it')}")
 
     def _damaged(self, state: str) -> CorruptLogError:
         return CorruptLogError(

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import psycopg
 
 from herdbook.events.errors import (
+    VERIFY_OR,
     ConflictError,
     CorruptLogError,
     InterruptedWriteError,
@@ -182,7 +183,7 @@ _BY_STATE: dict[str, tuple[type[StoreError], str, str]] = {
     "42": (
         CorruptLogError,
         "lacks a table or a function of the log",
-        "Run: herdbook verify, or restore a backup of the database",
+        f"{VERIFY_OR}restore a backup of the database",
     ),
     "P0002": (CorruptLogError, "has no head row", "Run: herdbook verify"),
     "53100": (

@@ -11,6 +11,7 @@ import sqlite3
 from typing import TypeAlias
 
 from herdbook.events.errors import (
+    VERIFY_OR,
     ConflictError,
     CorruptLogError,
     InterruptedWriteError,
@@ -62,7 +63,7 @@ _NO_DATABASE = (
     "is not a Herdbook log",
     "Use another file; this one was not changed",
 )
-_DAMAGED = (CorruptLogError, "is damaged", "Run: herdbook verify, or restore a backup")
+_DAMAGED = (CorruptLogError, "is damaged", f"{VERIFY_OR}restore a backup")
 
 _BY_CODE: dict[int, tuple[type[StoreError], str, str]] = {
     sqlite3.SQLITE_BUSY: _IN_USE,

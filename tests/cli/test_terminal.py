@@ -143,21 +143,26 @@ def test_rm_does_not_ask_with_yes(server: SandboxThread, log: Path) -> None:
     assert (code, "[y/N]" in shown) == (0, False)
 
 
+def demo_on(server: SandboxThread, directory: Path) -> tuple[int, str]:
+    """Run the demo, agree to use a server; return the exit code and the text."""
+    code, shown = on_terminal(
+        "demo",
+        typed="y\n",
+        when="[y/N]",
+        OLLAMA_HOST=server.address,
+        TMPDIR=str(directory),
+    )
+    return code, " ".join(STYLE.sub("", shown).split())
+
+
 @pytest.mark.timeout(180)
 def test_demo_asks_before_it_pulls_from_a_real_server(
     serving: Callable[..., SandboxThread], log: Path, tmp_path: Path
 ) -> None:
     real = serving(speed=4.0, rate=3e7)
 
-    code, shown = on_terminal(
-        "demo",
-        typed="y\n",
-        when="[y/N]",
-        OLLAMA_HOST=real.address,
-        TMPDIR=str(tmp_path),
-    )
+    code, text = demo_on(real, tmp_path)
 
-    text = " ".join(STYLE.sub("", shown).split())
     assert code == 0
     assert "Pull qwen3:0.6b and tinyllama:1.1b there (1.2 GB)?" in text
     assert "herdbook rm qwen3:0.6b tinyllama:1.1b" in text
@@ -171,15 +176,8 @@ def test_demo_ends_at_the_command_that_failed(
     real = serving(speed=100.0)
     real.apply(registry={"manifest_status": 500, "manifest_body": "down"})
 
-    code, shown = on_terminal(
-        "demo",
-        typed="y\n",
-        when="[y/N]",
-        OLLAMA_HOST=real.address,
-        TMPDIR=str(tmp_path),
-    )
+    code, text = demo_on(real, tmp_path)
 
-    text = " ".join(STYLE.sub("", shown).split())
     assert code != 0
     assert "The demo ends here, because this command failed." in text
     assert "Load it into memory." not in text

@@ -242,17 +242,24 @@ def test_eviction_names_a_load_that_is_still_running(
     )
 
 
+async def refresh_during_load(
+    server: SandboxServer, manager: ModelManager, name: str, **settings: object
+) -> None:
+    """Refresh while another program loads a model and no runner is in memory."""
+    server.apply(runner_start_delay_s=1)
+    loading = asyncio.create_task(server.load(name, **settings))
+    await server.clock.sleep(0.5)
+    assert await names_in_memory(server) == []
+    await manager.refresh()
+    await loading
+
+
 def test_eviction_names_a_load_of_another_program_that_ends_soon(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
         await manager.load(NAME)
-        server.apply(runner_start_delay_s=1)
-        loading = asyncio.create_task(server.load(OTHER))
-        await server.clock.sleep(0.5)
-        assert await names_in_memory(server) == []
-        await manager.refresh()
-        await loading
+        await refresh_during_load(server, manager, OTHER)
 
     result = run_scenario(scenario, sandbox_settings=ONE_PLACE)
 
@@ -267,12 +274,7 @@ def test_reload_by_another_program_that_ends_soon_is_not_an_unload(
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
         await manager.load(NAME)
-        server.apply(runner_start_delay_s=1)
-        loading = asyncio.create_task(server.load(NAME, options={"num_ctx": 1024}))
-        await server.clock.sleep(0.5)
-        assert await names_in_memory(server) == []
-        await manager.refresh()
-        await loading
+        await refresh_during_load(server, manager, NAME, options={"num_ctx": 1024})
 
     result = run_scenario(scenario)
 

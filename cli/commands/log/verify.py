@@ -27,6 +27,7 @@ from herdbook.core import (
 from herdbook.core.archives.signature import check_signatures
 from herdbook.core.checks.verification import verify as check
 from herdbook.core.proof.proof import check_anchors
+from herdbook.events.errors import VERIFY_OR
 from herdbook.events.store import Head
 from herdbook.presentation import shapes
 from herdbook.projections.sentences import counted
@@ -56,8 +57,7 @@ async def verify(
         typer.Option(
             metavar="FILE",
             help="Trusted public key; every anchor and archive must be signed with one "
-            "of them. "
-            "Repeatable.",
+            "of them. Repeatable.",
         ),
     ] = None,
     accept: Annotated[
@@ -126,7 +126,9 @@ async def _advised(
         async with opening as storage:
             yield storage
     except CorruptLogError as error:
-        error.remedy = error.remedy.replace("Run: herdbook verify, or r", "R")
+        if error.remedy.startswith(VERIFY_OR):
+            other = error.remedy.removeprefix(VERIFY_OR)
+            error.remedy = other[0].upper() + other[1:]
         raise
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -14,6 +15,7 @@ from herdbook.core import (
     HistoryFilter,
     Level,
     ModelManager,
+    ModelStatus,
     NodeStatus,
     Runner,
 )
@@ -115,6 +117,7 @@ async def node_page(request: AnyRequest) -> Response[str]:
         return redirect(page.links.to("/nodes"))
     service, node = page.service, page.read_model.node_status()
     statuses = page.read_model.statuses()
+    runners = runners_of(statuses)
     colours = Colours(statuses)
     examined = _examined(request, node.name)
     found = []
@@ -133,11 +136,11 @@ async def node_page(request: AnyRequest) -> Response[str]:
         node=node,
         words=wording.node_text(node, page.now),
         since=page.now.clock(node.since) if node.since else wording.NOTHING,
-        runners=[await _running(page, runner) for runner in runners_of(statuses)],
+        runners=[await _running(page, one, statuses) for one in runners],
         memory=wording.memory_text(statuses),
-        memory_bar=memory_bar(runners_of(statuses), colours),
+        memory_bar=memory_bar(runners, colours),
         notice="" if page.past else page.manager.server_notice,
-        memory_legend=memory_legend(runners_of(statuses), colours),
+        memory_legend=memory_legend(runners, colours),
         models=counted(len(present), "model"),
         disk=wording.disk_text(present).removeprefix(", "),
         free=_free(page),
@@ -237,12 +240,14 @@ def _free(page: PageRequest) -> str:
     return free_text(free) if free is not None and free.size_bytes is not None else ""
 
 
-async def _running(page: PageRequest, runner: Runner) -> Running:
+async def _running(
+    page: PageRequest, runner: Runner, statuses: Sequence[ModelStatus]
+) -> Running:
     now = page.now
     group = sorted(
         (
             status
-            for status in page.read_model.statuses()
+            for status in statuses
             if status.runner and status.runner.digest == runner.digest
         ),
         key=lambda status: (status.name != runner.name, status.name),

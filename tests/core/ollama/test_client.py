@@ -298,7 +298,7 @@ async def test_closing_the_client_ends_a_pull() -> None:
 
 async def test_cancelled_requests_never_use_up_the_connections() -> None:
     # httpcore keeps a connection for good if the request is cancelled in certain turns.
-    limits = ClientLimits(connections=2, connect_s=5)
+    limits = ClientLimits(connections=2, connect_s=1.0)
     pulling = asyncio.Event()
 
     async def serve(reader: StreamReader, writer: StreamWriter) -> None:
