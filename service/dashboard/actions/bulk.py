@@ -99,7 +99,8 @@ async def confirm_bulk(request: AnyRequest) -> Response[str]:
     names = _names(page.read_model, [str(name) for name in chosen])
     page.require(_needed(action), f"{len(names)} models", "cannot be changed")
     statuses = [page.read_model.status(name) for name in names]
-    desired = await page.desired_models()
+    # Only a deletion asks for it: an invalid file must not refuse the others.
+    desired = await page.desired_models() if action is BulkAction.DELETE else ()
     consequences, total = _EFFECTS[action](page, statuses, desired)
     changed = [each.name for each in consequences if not each.skipped]
     verb = f"{_LABELS[action]} {counted(len(changed), 'model')}"
