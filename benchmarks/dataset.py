@@ -131,7 +131,7 @@ async def fill(path: Path, events: int, models: int) -> None:
 
 
 async def fill_in_turns(path: Path, events: int, models: int) -> None:
-    """Make a log of so many events, of which the models have a cycle each in turn."""
+    """Create a log of a number of events; the models take turns, a cycle each."""
     lives = {name: lifecycle_facts(name) for name in names(models)}
     async with await SQLiteEventStore.open(path) as store:
         for name in lives:

@@ -34,7 +34,7 @@ EVENTS = (1_000, 10_000, 100_000, 1_000_000)
 MODELS = (10, 100, 1_000, 10_000)
 ROUNDS = 5
 SHARES = (0.1, 0.35, 0.6, 0.85)
-"""Where in the log the past is asked for."""
+"""Positions of the questions about the past, as shares of the log."""
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):

@@ -198,7 +198,7 @@ PAGES = {
 
 
 def main() -> int:
-    """Write the pages; with ``--check``, only say whether they are up to date."""
+    """Write the pages; with ``--check``, only report which are not up to date."""
     stale = [
         name
         for name, page in PAGES.items()

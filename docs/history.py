@@ -1,20 +1,20 @@
 """Record four days of history for the screenshots.
 
 It runs against the sandbox, on a clock that advances by itself
-(``tests/support/manager_fixture.py``), so that it is the same each time except for ids
+(``tests/support/auto_clock.py``), so that it is the same each time except for ids
 and hashes.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
-from support.manager_fixture import AutoClock, SandboxServer, pull_to_end
+from support.auto_clock import AutoClock
+from support.manager_fixture import SandboxServer, pull_to_end
 
 from herdbook import sandbox
 from herdbook.core import (
@@ -115,7 +115,7 @@ class Days:
             await self._server.clock.sleep(40)
 
     async def works(self, day: int, at: str, requests: int) -> None:
-        """Let the clients of a gateway ask for a while."""
+        """Send requests of several clients through a gateway."""
         await self.until(day, at)
         await self.asks("agents", CHAT, *(40 + 25 * n for n in range(requests)))
         await self.asks("editor", CODER, *(90 + 60 * n for n in range(requests // 2)))
@@ -232,15 +232,3 @@ async def serve_sandbox() -> AsyncIterator[SandboxServer]:
         httpx.AsyncClient(base_url=url, timeout=None, trust_env=False) as http,  # noqa: S113 - simulated time
     ):
         yield SandboxServer(world, url, time, http)
-
-
-@asynccontextmanager
-async def advancing(server: SandboxServer) -> AsyncIterator[None]:
-    """Let the clock advance by itself while the block runs."""
-    task = asyncio.create_task(server.time.pass_by())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task

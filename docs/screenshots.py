@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from history import AGENTS, CODER, advancing, record, serve_sandbox
+from history import AGENTS, CODER, record, serve_sandbox
 from playwright.async_api import Browser, Page, async_playwright
+from support.auto_clock import advancing
 from support.manager_fixture import SandboxServer
 
 from herdbook.core import ManagerSettings
@@ -36,10 +37,12 @@ MODELS = Path(tempfile.gettempdir()) / "ollama" / "models"
 """A directory whose disk provides the free space shown."""
 
 LARGEST = 250_000
+"""Maximum size of a screenshot, bytes, so that the repository stays small."""
+
 WIDE, TALL, LOW, PHONE = (1280, 800), (1280, 1160), (1280, 440), (360, 740)
 FETCHED = "gemma3:27b"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-QUIETLY = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync")
+CHROMIUM_FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync")
 
 
 class Camera:
@@ -83,7 +86,7 @@ class Camera:
         print(f"  {file.name:20} {size:8,} bytes")
         assert size < LARGEST, f"{file.name} is larger than it may be"
 
-    async def see(self, name: str, path: str, **options: Any) -> None:
+    async def capture(self, name: str, path: str, **options: Any) -> None:
         """Take a screenshot of a page once it is connected."""
         async with self.at(path, **options) as page:
             live = page.locator("#connection[data-state=live]")
@@ -102,18 +105,18 @@ async def pages(camera: Camera, service: Service) -> None:
         if e.type == "ModelLoaded" and e.actor == AGENTS
     )
     past = next(e.position for e in events.events if e.type == "NodeLost")
-    await camera.see("models", "/")
-    await camera.see("models-dark", "/", color_scheme="dark")
-    await camera.see("models-phone", "/", size=PHONE)
-    await camera.see("model", f"/models/{CODER}", size=TALL)
-    await camera.see("roles", "/roles")
-    await camera.see("usage", "/usage", size=TALL)
-    await camera.see("log", "/log")
-    await camera.see("event", f"/log/{loaded}", size=TALL)
-    await camera.see("server", "/node", size=TALL)
-    await camera.see("compare", "/compare?from=yesterday+17:40", size=TALL)
-    await camera.see("past", f"/?as_of={past}")
-    await camera.see("api", "/api")
+    await camera.capture("models", "/")
+    await camera.capture("models-dark", "/", color_scheme="dark")
+    await camera.capture("models-phone", "/", size=PHONE)
+    await camera.capture("model", f"/models/{CODER}", size=TALL)
+    await camera.capture("roles", "/roles")
+    await camera.capture("usage", "/usage", size=TALL)
+    await camera.capture("log", "/log")
+    await camera.capture("event", f"/log/{loaded}", size=TALL)
+    await camera.capture("server", "/node", size=TALL)
+    await camera.capture("compare", "/compare?from=yesterday+17:40", size=TALL)
+    await camera.capture("past", f"/?as_of={past}")
+    await camera.capture("api", "/api")
     async with camera.at("/node", size=WIDE) as page:
         await page.get_by_label("Free disk space").fill("10GB")
         await page.get_by_role("button", name="Propose models").click()
@@ -129,7 +132,7 @@ async def pages(camera: Camera, service: Service) -> None:
 async def nodes(camera: Camera, service: Service, url: str) -> None:
     """Take the screenshot of the nodes, with a second server."""
     await service.fleet.add("gpu1", url, NodeSettings(tags={"vram": "24GB"}))
-    await camera.see("nodes", "/nodes", size=LOW)
+    await camera.capture("nodes", "/nodes", size=LOW)
 
 
 async def signing_in(camera: Camera) -> None:
@@ -153,14 +156,14 @@ async def service_of(
         settings=settings,
     ) as (service, application):
         if not tokens:
-            async with advancing(server):
+            async with advancing(server.time):
                 await fetch_a_part(server, service)
         async with serve(application, settings) as address:
             yield service, address
 
 
 async def fetch_a_part(server: SandboxServer, service: Service) -> None:
-    """Start to pull a model, up to a third of it."""
+    """Start to pull a model; return once more than a third of it is there."""
     server.time.stride_s = 0.5
     wanted = OperationRequest(kind=Kind.PULL, model=FETCHED)
     await service.operations.start(wanted, Principal(name="ops", role=Role.OPERATE))
@@ -175,7 +178,7 @@ async def take_all(browser: Browser, folder: Path) -> None:
     """Record the history of four days, and take the screenshots."""
     log = folder / "herd.db"
     async with serve_sandbox() as server:
-        async with advancing(server):
+        async with advancing(server.time):
             await record(server, log)
         async with service_of(server, log) as (service, address):
             camera = Camera(browser, address)
@@ -201,7 +204,7 @@ async def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(
-                executable_path=path, args=list(QUIETLY)
+                executable_path=path, args=list(CHROMIUM_FLAGS)
             )
             await take_all(browser, Path(folder))
             await browser.close()

@@ -45,14 +45,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 @pytest.fixture(autouse=True)
-def quiet_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of the person who runs the tests reaches them."""
-    settings_of_the_person = (
+def isolated_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the environment of the user who runs the tests."""
+    variables = (
         *("OLLAMA_HOST", "HERDBOOK_DB", "HERDBOOK_NODE", "HERDBOOK_CATALOGUE"),
         *("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE", "PGSERVICE"),
         *("NO_COLOR", "COLUMNS", "LINES"),
     )
-    for name in settings_of_the_person:
+    for name in variables:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", os.devnull)
     configure_later(None)  # a command in this process may have left it for later
@@ -62,12 +62,12 @@ def quiet_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter,
 ) -> Generator[None]:
-    """Say last where the dashboard was not tried in a browser, and how to have that."""
+    """Report at the end how many browser tests were skipped, and how to run them."""
     yield
     skipped = terminalreporter.getreports("skipped")
     left_out = [one for one in skipped if one.nodeid.startswith("tests/browser/")]
     if left_out:
         terminalreporter.write_line(
-            f"{len(left_out)} tests in a real browser were left out: there is none. "
-            "To have them: apt-get install chromium"
+            f"{len(left_out)} browser tests were skipped: Chromium is not installed. "
+            "To run them: apt-get install chromium"
         )

@@ -93,7 +93,7 @@ def test_figures_are_more_than_nothing(ran: Ran) -> None:
     assert min(figure for figure in figures if figure is not None) > 0
 
 
-def test_machine_is_shown(ran: Ran) -> None:
+def test_result_describes_the_machine(ran: Ran) -> None:
     assert set(ran.machine) == {"system", "python", "sqlite", "processors", "sync_us"}
 
 

@@ -58,7 +58,7 @@ SOURCES = (
     *("benchmarks", "cli", "core", "events", "gateway", "library", "presentation"),
     *("projections", "sandbox", "service", "docs/generate.py", "docs/history.py"),
     *("docs/screenshots.py", "tests/campaign", "tests/cli/conftest.py"),
-    *("tests/faults", "tests/proof", "Makefile", "pyproject.toml"),
+    *("tests/faults", "tests/proof", "tests/support", "Makefile", "pyproject.toml"),
 )
 """Folders and files of Python and templates without banned words in their texts."""
 

@@ -121,7 +121,7 @@ async def _compare(
     loads = [Load(command, models, callers, each) for command in commands]
     ours, *theirs = await interleave(rounds, *(load.run for load in loads))
     late, *theirs_late = (percentile(load.latencies, 99) for load in loads)
-    what, goal, late_goal = _words(callers, len(models)), None, None
+    what, goal, late_goal = _subject(callers, len(models)), None, None
     if len(models) >= callers:
         goal, late_goal = GOALS.get(callers), LATE_GOALS.get(callers)
     rows = [
@@ -143,7 +143,7 @@ async def _compare(
     return rows
 
 
-def _words(callers: int, models: int) -> str:
+def _subject(callers: int, models: int) -> str:
     if callers == 1:
         return "command, alone"
     on_few = f" on {models} models" if models < callers else ""

@@ -61,7 +61,7 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
 
 
 async def _fill(path: Path, uses: int) -> None:
-    """Make a log of so many uses, in batches of one model each."""
+    """Create a log of a number of uses, in batches of one model each."""
     clock, chance = ManualClock(BEGAN), random.Random(SEED)
     async with await SQLiteEventStore.open(path, clock=clock.now) as store:
         for name in names(MODELS):

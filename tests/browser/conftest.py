@@ -1,8 +1,7 @@
-"""A person at a real browser: one Chromium a worker, a fresh profile for each test.
+"""A real browser: one Chromium per worker, and a fresh profile for each test.
 
-Playwright keeps a loop running in its thread, where ``asyncio.run`` would refuse; so
-the tests in here run in a thread of their own, and others in the same worker do not
-meet it.
+Playwright keeps an event loop running in its thread, in which ``asyncio.run`` fails. So
+these tests run in a thread of their own, and do not disturb others of the same worker.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what needs a browser where there is none, unless it is required."""
+    """Skip the tests that need a browser where there is none, unless it is required."""
     if executable() or os.environ.get("HERDBOOK_BROWSER") == "required":
         return
     for item in items:
@@ -36,28 +35,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run a test that visits pages in the browser's thread, and see what it left."""
+    """Run a test in the browser's thread, and fail it on errors of its pages."""
     visits = pyfuncitem.funcargs.get("visits")
     if not isinstance(visits, PageSession):
         return None
     names = pyfuncitem._fixtureinfo.argnames  # the arguments this test asked for
     given = {name: pyfuncitem.funcargs[name] for name in names}
-    visits.stage.run(lambda: visits.run(lambda: pyfuncitem.obj(**given)))
+    visits.thread.run(lambda: visits.run(lambda: pyfuncitem.obj(**given)))
     return True
 
 
 @pytest.fixture(scope="session")
-def stage() -> Iterator[BrowserThread]:
+def browser_thread() -> Iterator[BrowserThread]:
     """Return the browser of this worker."""
-    stage = BrowserThread()
-    yield stage
-    stage.close()
+    thread = BrowserThread()
+    yield thread
+    thread.close()
 
 
 @pytest.fixture
-def visits(stage: BrowserThread) -> PageSession:
-    """Return what opens pages, and watches over them."""
-    return PageSession(stage)
+def visits(browser_thread: BrowserThread) -> PageSession:
+    """Return a session that opens pages and collects their errors."""
+    return PageSession(browser_thread)
 
 
 @pytest.fixture(scope="module")

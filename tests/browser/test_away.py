@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 from support.cli_runner import SandboxThread
+from support.ports import free_port
 from support.service_program import ServiceProcess, run_service
 from support.web.browser import (
     FAST_REGISTRY,
@@ -18,7 +19,6 @@ from support.web.browser import (
     PageSession,
     events_and_actors,
     expect_state,
-    free_port,
     pull,
 )
 

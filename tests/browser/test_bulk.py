@@ -20,7 +20,7 @@ def own(tmp_path: Path, ollama: SandboxThread) -> Iterator[ServiceThread]:
 
 
 @pytest.mark.parametrize("script", [True, False])
-def test_delete_several_models(
+def test_several_models_can_be_deleted_at_once(
     script: bool, own: RunningService, visits: PageSession
 ) -> None:
     models = (

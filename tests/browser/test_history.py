@@ -97,7 +97,7 @@ def test_every_link_keeps_the_time_and_leads_back(
     expect(page.locator("#head .state")).to_contain_text("loaded")
 
 
-def test_compare_with_now(
+def test_past_can_be_compared_with_now(
     moment: int, herdbook: RunningService, visits: PageSession
 ) -> None:
     page = visits.open(herdbook, f"/?as_of={moment}")

@@ -7,18 +7,20 @@ import re
 import pytest
 from playwright.sync_api import expect
 from support.service_program import RunningService
+from support.waiting import wait_until
 from support.web.browser import (
     PageSession,
     events_and_actors,
     expect_state,
     row,
-    wait_until,
 )
 
 WITH_AND_WITHOUT = pytest.mark.parametrize("script", [True, False])
 
 
-def test_shows_every_model(herdbook: RunningService, visits: PageSession) -> None:
+def test_models_page_shows_every_model(
+    herdbook: RunningService, visits: PageSession
+) -> None:
     result = {each["name"] for each in herdbook.get("/v1/models")}
 
     page = visits.open(herdbook)
@@ -31,7 +33,7 @@ def test_shows_every_model(herdbook: RunningService, visits: PageSession) -> Non
 
 
 @WITH_AND_WITHOUT
-def test_load_and_unload(
+def test_model_can_be_loaded_and_unloaded(
     script: bool, herdbook: RunningService, visits: PageSession
 ) -> None:
     model = "gemma3:4b" if script else "phi3:3.8b"
@@ -55,7 +57,9 @@ def test_load_and_unload(
 
 
 @WITH_AND_WITHOUT
-def test_update(script: bool, herdbook: RunningService, visits: PageSession) -> None:
+def test_model_can_be_updated(
+    script: bool, herdbook: RunningService, visits: PageSession
+) -> None:
     model = "smollm2:135m" if script else "nomic-embed-text:latest"
     page = visits.open(herdbook, f"/models/{model}", java_script_enabled=script)
 
@@ -91,7 +95,7 @@ def test_delete_shows_the_bytes(
 
 
 @WITH_AND_WITHOUT
-def test_pull_by_name(
+def test_model_can_be_pulled_by_its_name(
     script: bool, herdbook: RunningService, visits: PageSession
 ) -> None:
     model = "qwen3:0.6b" if script else "llama3.2:1b"

@@ -82,7 +82,9 @@ def test_event_is_copied_as_json(herdbook: RunningService, visits: PageSession) 
     assert copied == herdbook.get("/v1/events/2")
 
 
-def test_log_lives(herdbook: RunningService, visits: PageSession) -> None:
+def test_log_page_shows_new_events(
+    herdbook: RunningService, visits: PageSession
+) -> None:
     page = visits.open(herdbook, "/log")
     expect(page.get_by_role("status").first).to_have_text("live")
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 from support.cli_runner import SandboxThread
+from support.ports import free_port
 from support.service_program import RunningService, run_in_thread
 from support.web.browser import (
     PageSession,
     events_and_actors,
     expect_state,
-    free_port,
     row,
 )
 from support.web.http_fixture import OPERATOR, READER, TOKENS

@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import expect
 from support.cli_runner import SandboxThread
 from support.service_program import RunningService, run_in_thread
+from support.waiting import wait_until
 from support.web.browser import (
     FAST_REGISTRY,
     SLOW_REGISTRY,
@@ -16,7 +17,6 @@ from support.web.browser import (
     expect_state,
     pull,
     row,
-    wait_until,
 )
 
 LONG, SHORT = "llama3.1:8b", "mxbai-embed-large:latest"
@@ -63,7 +63,7 @@ def test_pull_shows_bytes_moves_by_itself_and_ends(
 
 
 @pytest.mark.parametrize("script", [True, False])
-def test_cancel_a_pull(
+def test_pull_can_be_cancelled(
     script: bool, slow: RunningService, slow_ollama: SandboxThread, visits: PageSession
 ) -> None:
     model = "mixtral:8x7b" if script else LONG

@@ -77,7 +77,7 @@ def use_of(program: ServiceProcess) -> Use:
 
 @asynccontextmanager
 async def served(models: int) -> AsyncIterator[tuple[RealTimeServer, str, list[str]]]:
-    """Serve many models; yield the place, the server's address and their names."""
+    """Serve many models; yield the server, its address and their names."""
     world = sandbox.World(clock=sandbox.RealClock(), settings=SERVER)
     async with (
         sandbox.serve(world) as url,

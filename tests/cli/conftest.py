@@ -1,4 +1,4 @@
-"""Run the command in this process against a fake server."""
+"""Run the command in this process against a sandbox server."""
 
 from __future__ import annotations
 
@@ -6,32 +6,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.cli_runner import FAST, CommandResult, Herdbook, SandboxThread
-
-from herdbook.cli import run
-from herdbook.sandbox import Behaviour, RealClock, Settings, World
+from support.cli_runner import (
+    Herdbook,
+    SandboxThread,
+    command_runner,
+    sandbox_threads,
+)
 
 
 @pytest.fixture
 def serving() -> Iterator[Callable[..., SandboxThread]]:
     """Return a function that starts a server; all are closed at the end."""
-    servers: list[SandboxThread] = []
-
-    def start(
-        *, models: str = "some", speed: float = FAST, **usual: object
-    ) -> SandboxThread:
-        world = World(
-            models=models,
-            clock=RealClock(speed=speed),
-            settings=Settings(vram_bytes=64_000_000_000),
-            usual=Behaviour(**usual),  # type: ignore[arg-type]  # fields by name
-        )
-        servers.append(SandboxThread(world))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
+    with sandbox_threads() as start:
+        yield start
 
 
 @pytest.fixture
@@ -62,11 +49,4 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def herdbook(log: Path, capsys: pytest.CaptureFixture[str]) -> Herdbook:
     """Return a function that runs the command in this process."""
-
-    def call(*words: str) -> CommandResult:
-        capsys.readouterr()
-        code = run(words)
-        out, err = capsys.readouterr()
-        return CommandResult(code, out, err)
-
-    return call
+    return command_runner(capsys)

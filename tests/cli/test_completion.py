@@ -32,11 +32,11 @@ def test_models_complete_to_nothing_if_the_log_is_invalid(log: Path) -> None:
 @pytest.mark.parametrize(
     ("begun", "whole"), [("co", ["coding"]), ("t", ["tool_use", "thinking"])]
 )
-def test_roles_complete(begun: str, whole: list[str]) -> None:
+def test_roles_are_completed(begun: str, whole: list[str]) -> None:
     assert complete_role(begun) == whole
 
 
-def test_event_types_complete() -> None:
+def test_event_types_are_completed() -> None:
     assert complete_type("NodeL") == ["NodeLost"]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.cli_runner import Herdbook, SandboxThread
+from support.postgres.fixture import with_schema
 
 from herdbook.core.fleet.nodes_file import read
 from herdbook.events.postgres.address import PostgresAddress
@@ -50,8 +51,7 @@ def test_every_command_on_postgresql_works(
 ) -> None:
     herdbook("refresh")
     monkeypatch.chdir(tmp_path)  # where the log is, as herd.db
-    joint = "&" if "?" in address.url else "?"
-    database = f"{address.url}{joint}schema={address.schema}"
+    database = with_schema(address.url, address.schema)
     examples = {
         "http://desk:11434": server.address,
         "postgresql://herdbook@db.example.org/herd": database,

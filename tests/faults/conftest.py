@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 from faults.cli_view import RunScenario, Scenario, ScenarioResult
-from support.cli_runner import CommandResult
+from support.cli_runner import command_runner
 from support.manager_fixture import serve_sandbox
 
 from herdbook import sandbox
-from herdbook.cli import run
 from herdbook.core import ManagerSettings, ModelStatus
 
 
@@ -21,17 +20,13 @@ def run_scenario(
 ) -> RunScenario:
     """Return a function that runs a scenario against a server and returns its results.
 
-    Whatever the scenario is, the log is whole afterwards, and the command, which folds
-    it anew, shows every model in the state that the manager saw it in.
+    Whatever the scenario is, the log is intact afterwards, and the command, which reads
+    it from the start, shows every model in the state that the manager reported.
     """
     log = tmp_path / "herd.db"
     monkeypatch.setenv("HERDBOOK_DB", str(log))
 
-    def herdbook(*words: str) -> CommandResult:
-        capsys.readouterr()
-        code = run(words)
-        out, err = capsys.readouterr()
-        return CommandResult(code, out, err)
+    herdbook = command_runner(capsys)
 
     def live(
         scenario: Scenario,

@@ -28,7 +28,7 @@ def kinds(of: type[OllamaError]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("test", "file"), sorted(NAMED))
-def test_named_test_exists(test: str, file: str) -> None:
+def test_test_that_a_row_names_exists(test: str, file: str) -> None:
     source = (DOCS / file).read_text()
 
     assert re.search(rf"^(async )?def {test}\(", source, re.MULTILINE)

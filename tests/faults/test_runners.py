@@ -28,7 +28,7 @@ async def names_in_memory(server: SandboxServer) -> list[str]:
 
 
 async def says_a_lot(server: SandboxServer, name: str) -> None:
-    """Have a model talk for 22 s."""
+    """Let a model generate an answer for 22 s."""
     await server.load(name, prompt="hi", stream=False, options={"num_predict": 2000})
 
 

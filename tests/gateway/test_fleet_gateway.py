@@ -62,7 +62,7 @@ class Servers:
         headers = {} if node is None else {"X-Herdbook-Node": node}
         return await self.http.post(path, json=given, headers=headers)
 
-    async def looked(self) -> None:
+    async def refresh_all(self) -> None:
         """Refresh all nodes, and wait until the gateway has seen that."""
         for manager in self.fleet.managers():
             await manager.refresh()
@@ -137,7 +137,7 @@ def node_of(answer: httpx.Response) -> str:
 async def test_request_goes_where_the_model_is_loaded_and_is_recorded_there() -> None:
     async with three() as servers:
         await servers.fleet.manager("b").load(MODEL)
-        await servers.looked()
+        await servers.refresh_all()
 
         answers = [await servers.ask() for _ in range(3)]
 
@@ -150,7 +150,7 @@ async def test_requests_at_once_go_to_the_least_busy_node_by_weight() -> None:
         await servers.fleet.configure("b", NodeSettings(weight=2))
         for manager in servers.fleet.managers():
             await manager.load(MODEL)
-        await servers.looked()
+        await servers.refresh_all()
 
         asked = [servers.ask(prompt=f"{number}") for number in range(8)]
         nodes = [node_of(answer) for answer in await asyncio.gather(*asked)]
@@ -166,7 +166,7 @@ async def test_conversation_stays_on_its_node() -> None:
     async with three() as servers:
         for manager in servers.fleet.managers():
             await manager.load(MODEL)
-        await servers.looked()
+        await servers.refresh_all()
 
         def chat(topic: str, turns: int) -> Any:
             messages = [{"role": "user", "content": topic}]
@@ -186,7 +186,7 @@ async def test_conversation_stays_on_its_node() -> None:
 async def test_node_that_died_is_left_out_and_its_request_answered_elsewhere() -> None:
     async with three() as servers:
         await servers.fleet.manager("a").load(MODEL)
-        await servers.looked()
+        await servers.refresh_all()
         assert node_of(await servers.ask()) == "a"
         servers.worlds["a"].kill()
 
@@ -200,7 +200,7 @@ async def test_node_that_died_is_left_out_and_its_request_answered_elsewhere() -
 async def test_answer_that_has_begun_is_cut_off_when_its_node_dies() -> None:
     async with three() as servers:
         await servers.fleet.manager("a").load(MODEL)
-        await servers.looked()
+        await servers.refresh_all()
         body = {"model": MODEL, "prompt": "x", "options": {"num_predict": 2_000}}
         async with servers.http.stream("POST", "/api/generate", json=body) as answer:
             assert answer.headers["X-Herdbook-Node"] == "a"
@@ -238,7 +238,7 @@ async def test_node_that_dies_under_load_loses_only_its_running_streams() -> Non
     async with several("a", "b", token_s=0.2) as servers:
         for name in ("a", "b"):
             await servers.fleet.manager(name).load(MODEL)
-        await servers.looked()
+        await servers.refresh_all()
         async with asyncio.TaskGroup() as clients:
             for _ in range(16):
                 clients.create_task(ask(servers))
@@ -264,14 +264,14 @@ async def test_drained_node_gets_no_new_requests_and_restrictions_are_hard() -> 
     async with three() as servers:
         await servers.fleet.configure("a", NodeSettings(drained=True))
         await servers.fleet.configure("b", NodeSettings(models=("qwen*",)))
-        await servers.looked()
+        await servers.refresh_all()
         assert [node_of(await servers.ask()) for _ in range(2)] == ["local", "local"]
 
         await servers.fleet.configure("a", NodeSettings(models=("qwen*",)))
         await servers.fleet.add(
             "local", servers.fleet.manager("local").url, NodeSettings(drained=True)
         )
-        await servers.looked()
+        await servers.refresh_all()
         refused = await servers.ask()
         assert refused.status_code == 503
         assert "is only on a, b, local" in refused.json()["error"]
@@ -291,7 +291,7 @@ async def test_lists_of_all_nodes_are_one() -> None:
             async for _ in servers.fleet.manager(name).pull(model):
                 pass
             await servers.fleet.manager(name).load(model)
-        await servers.looked()
+        await servers.refresh_all()
 
         tags = await servers.http.get("/api/tags")
         ps = await servers.http.get("/api/ps")
@@ -316,7 +316,7 @@ async def test_role_is_answered_by_the_best_place_and_listed() -> None:
         best = await servers.fleet.manager("b").recommend("coding")
         assert best is not None
         await servers.fleet.manager("b").load(best.name)
-        await servers.looked()
+        await servers.refresh_all()
 
         answer = await servers.ask(model="role:coding")
 
@@ -333,7 +333,7 @@ async def test_first_model_of_a_list_that_any_node_has_is_used() -> None:
     async with three("none") as servers:
         async for _ in servers.fleet.manager("b").pull(MODEL):
             pass
-        await servers.looked()
+        await servers.refresh_all()
         answer = await servers.ask(model=f"nosuch:1b,{MODEL}")
         assert node_of(answer) == "b"
         assert answer.headers["X-Herdbook-Model"] == MODEL
@@ -342,7 +342,7 @@ async def test_first_model_of_a_list_that_any_node_has_is_used() -> None:
 async def test_models_are_pulled_where_there_is_room_and_deleted_by_node() -> None:
     async with three("none") as servers:
         await servers.fleet.configure("b", NodeSettings(tags={"ram": "64GB"}))
-        await servers.looked()
+        await servers.refresh_all()
 
         pulled = await servers.ask("/api/pull", model=MODEL)
         assert node_of(pulled) == "b"
@@ -352,7 +352,7 @@ async def test_models_are_pulled_where_there_is_room_and_deleted_by_node() -> No
 
         async for _ in servers.fleet.manager("a").pull(MODEL):
             pass
-        await servers.looked()
+        await servers.refresh_all()
         several = await servers.http.request(
             "DELETE", "/api/delete", json={"model": MODEL}
         )
@@ -388,7 +388,7 @@ async def test_nodes_come_and_go_while_the_gateway_runs() -> None:
         await servers.fleet.add("c", url)
         await servers.fleet.manager("c").load(MODEL)
         await servers.fleet.manager("local").unload(MODEL)
-        await servers.looked()
+        await servers.refresh_all()
         assert node_of(await servers.ask()) == "c"
 
 
@@ -399,7 +399,7 @@ async def test_gateway_that_began_with_one_node_serves_those_added_later() -> No
 
         await servers.fleet.add("a", servers.urls["a"])
         await servers.fleet.manager("a").load(MODEL)
-        await servers.looked()
+        await servers.refresh_all()
 
         assert node_of(await servers.ask()) == "a"
         assert await servers.uses(1) == {"a": 1}
@@ -436,7 +436,7 @@ async def test_nodes_that_were_opened_are_closed_when_another_cannot_be(
 async def test_gateway_keeps_serving_when_its_first_node_is_removed() -> None:
     async with several("a") as servers:
         await servers.fleet.remove("local")
-        await servers.looked()
+        await servers.refresh_all()
         assert (await servers.ask()).status_code == 200
         assert await servers.uses(1) == {"a": 1}
 

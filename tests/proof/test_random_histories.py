@@ -16,6 +16,7 @@ from random import Random
 
 import httpx
 import pytest
+from campaign.hour.faults import REGISTRY
 from proof.oracle import (
     assert_nothing_held,
     assert_replay_equals_live,
@@ -228,17 +229,7 @@ async def loads_fail(history: History) -> None:
 
 
 async def registry_fails(history: History) -> None:
-    fault = history.chance.choice(
-        [
-            {"reset_after": 1000},
-            {"stall_after": 5000},
-            {"corrupt": True},
-            {"manifest_status": 500, "manifest_body": "no"},
-            {"unreachable": "dial tcp: i/o timeout"},
-            {"rate": 1e5},
-        ]
-    )
-    history.server.apply(registry=fault)
+    history.server.apply(registry=history.chance.choice(REGISTRY))
 
 
 async def disk_fills(history: History) -> None:

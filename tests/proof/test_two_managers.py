@@ -17,7 +17,12 @@ from proof.oracle import (
     reported_models,
     true_models,
 )
-from support.manager_fixture import SandboxServer, pull_to_end, serve_sandbox
+from support.manager_fixture import (
+    SandboxServer,
+    pull_to_end,
+    serve_sandbox,
+    serve_two_managers,
+)
 
 from herdbook.core import BusyError, HerdbookError, ManagerSettings, ModelManager
 from herdbook.core.errors import IllegalTransitionError
@@ -32,14 +37,9 @@ SETTINGS = ManagerSettings(progress_every_s=0.0, progress_every_share=0.05)
 async def two(
     tmp_path: Path,
 ) -> AsyncIterator[tuple[SandboxServer, ModelManager, ModelManager]]:
-    """Serve models, and open two managers on one file."""
-    path = tmp_path / "herd.db"
-    async with (
-        serve_sandbox("herd") as server,
-        server.open_manager(path, settings=SETTINGS, actor="library:one") as one,
-        server.open_manager(path, settings=SETTINGS, actor="library:two") as other,
-    ):
-        yield server, one, other
+    log = tmp_path / "herd.db"
+    async with serve_two_managers(log, settings=SETTINGS) as opened:
+        yield opened
 
 
 async def assert_agreed(
@@ -95,14 +95,14 @@ async def test_ensure_available_joins_the_pull_of_the_other_manager(
         await assert_agreed(server, one, other)
 
 
-async def test_concurrent_pulls(tmp_path: Path) -> None:
+async def test_concurrent_pulls_are_one_pull(tmp_path: Path) -> None:
     async with two(tmp_path) as (server, one, other):
         await asyncio.gather(pull_to_end(one, MODEL), pull_to_end(other, MODEL))
         assert (await types_of(one, MODEL)).count("PullCompleted") == 1
         await assert_agreed(server, one, other)
 
 
-async def test_concurrent_loads(tmp_path: Path) -> None:
+async def test_concurrent_loads_load_a_model(tmp_path: Path) -> None:
     async with two(tmp_path) as (server, one, other):
         answers = await asyncio.gather(
             one.load(HERE), other.load(HERE), return_exceptions=True
@@ -113,7 +113,7 @@ async def test_concurrent_loads(tmp_path: Path) -> None:
         await assert_agreed(server, one, other)
 
 
-async def test_concurrent_deletions(tmp_path: Path) -> None:
+async def test_concurrent_deletions_delete_a_model_once(tmp_path: Path) -> None:
     async with two(tmp_path) as (server, one, other):
         answers = await asyncio.gather(
             one.delete(HERE), other.delete(HERE), return_exceptions=True
@@ -126,7 +126,7 @@ async def test_concurrent_deletions(tmp_path: Path) -> None:
         await assert_agreed(server, one, other)
 
 
-async def test_concurrent_configurations(tmp_path: Path) -> None:
+async def test_concurrent_configurations_lose_no_setting(tmp_path: Path) -> None:
     async with two(tmp_path) as (server, one, other):
         answers = await asyncio.gather(
             one.configure(HERE, {"num_ctx": 512}),

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Conversation:
-    """One request, what has come of the answer so far, and how it ended."""
+class Exchange:
+    """One request, what was received of its answer so far, and how it ended."""
 
     def __init__(self, world: World, request: dict[str, Any]) -> None:
         self.status: int | None = None
@@ -81,31 +81,31 @@ def _scope(request: dict[str, Any]) -> dict[str, Any]:
 
 
 class Client:
-    """A client of one world, for tests that talk in short sentences."""
+    """A client of one world, with a short method for each kind of request."""
 
     def __init__(self, world: World) -> None:
         self.world = world
 
     async def begin(
         self, method: str, path: str, value: Any = None, **others: Any
-    ) -> Conversation:
-        """Ask, and let the server do what it can at once."""
+    ) -> Exchange:
+        """Send a request, and let the server do what takes no time."""
         asked = {"method": method, "path": path, **others}
         if value is not None:
             asked["json"] = value
-        talk = Conversation(self.world, asked)
+        exchange = Exchange(self.world, asked)
         await let_others_run(50)
-        return talk
+        return exchange
 
     async def ask(
         self, method: str, path: str, value: Any = None, **others: Any
-    ) -> Conversation:
-        """Ask, and move the clock until the answer is whole."""
-        talk = await self.begin(method, path, value, **others)
+    ) -> Exchange:
+        """Send a request, and move the clock until the answer is complete."""
+        exchange = await self.begin(method, path, value, **others)
         for _ in range(100_000):
-            if talk.task.done():
-                await talk.task
-                return talk
+            if exchange.task.done():
+                await exchange.task
+                return exchange
             self.world.clock.advance(0.06)
             await let_others_run()
         pytest.fail(f"no answer to {method} {path}")
@@ -113,10 +113,10 @@ class Client:
     async def get(self, path: str) -> Any:
         return (await self.ask("GET", path)).json
 
-    async def post(self, path: str, **body: Any) -> Conversation:
+    async def post(self, path: str, **body: Any) -> Exchange:
         return await self.ask("POST", path, body)
 
-    async def load(self, model: str, **body: Any) -> Conversation:
+    async def load(self, model: str, **body: Any) -> Exchange:
         return await self.post("/api/generate", model=model, **body)
 
     async def loaded(self) -> list[str]:
@@ -132,8 +132,8 @@ class Client:
 
 
 @pytest.fixture(scope="session")
-def converse() -> Callable[[World, dict[str, Any]], Conversation]:
-    return Conversation
+def converse() -> Callable[[World, dict[str, Any]], Exchange]:
+    return Exchange
 
 
 @pytest.fixture

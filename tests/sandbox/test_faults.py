@@ -12,9 +12,9 @@ from herdbook.sandbox.refusals import Refusal
 
 
 async def test_control_step_over_http_takes_effect(client: Any) -> None:
-    talk = await client.post("/sandbox/did", manifest_deleted="plain:latest")
+    exchange = await client.post("/sandbox/did", manifest_deleted="plain:latest")
 
-    assert talk.json == {"now": 0.0, "down": False}
+    assert exchange.json == {"now": 0.0, "down": False}
     assert "plain:latest" not in await client.names()
 
 
@@ -81,10 +81,10 @@ async def test_request_and_answer_take_time(client: Any) -> None:
 async def test_unknown_step_is_refused(
     client: Any, path: str, body: Any, words: str
 ) -> None:
-    talk = await client.ask("POST", path, body)
+    exchange = await client.ask("POST", path, body)
 
-    assert talk.status == 400
-    assert words in talk.json["error"]
+    assert exchange.status == 400
+    assert words in exchange.json["error"]
 
 
 async def test_unknown_path_of_the_sandbox_is_not_found(client: Any) -> None:
@@ -101,11 +101,11 @@ def test_unknown_step_changes_nothing(client: Any) -> None:
 async def test_proxy_fault_answers_once(client: Any) -> None:
     apply_step(client.world, {"answer": {"body": "<h1>Bad Gateway</h1>"}})
 
-    talk = await client.ask("GET", "/api/tags")
+    exchange = await client.ask("GET", "/api/tags")
 
-    assert talk.status == 502
-    assert talk.headers["content-type"] == "text/html"
-    assert talk.raw == b"<h1>Bad Gateway</h1>"
+    assert exchange.status == 502
+    assert exchange.headers["content-type"] == "text/html"
+    assert exchange.raw == b"<h1>Bad Gateway</h1>"
     assert await client.names()
 
 
@@ -139,66 +139,66 @@ async def test_stream_can_contain_garbage(client: Any) -> None:
     broken = base64.b64encode(b'{"status":"\xff\xfe"}\n').decode()
     apply_step(client.world, {"answer": {"after_lines": 2, "body_base64": broken}})
 
-    talk = await client.ask("POST", "/api/pull", {"model": "plain"})
+    exchange = await client.ask("POST", "/api/pull", {"model": "plain"})
 
-    assert talk.status == 200
-    assert talk.raw.splitlines()[2] == b'{"status":"\xff\xfe"}'
-    assert talk.whole
+    assert exchange.status == 200
+    assert exchange.raw.splitlines()[2] == b'{"status":"\xff\xfe"}'
+    assert exchange.whole
 
 
 async def test_answer_can_hang(client: Any) -> None:
     apply_step(client.world, {"answer": {"hang": True}})
 
-    talk = await client.begin("GET", "/api/tags")
+    exchange = await client.begin("GET", "/api/tags")
     await client.advance(3600.0)
 
-    assert (talk.status, talk.task.done()) == (None, False)
-    await talk.close()
+    assert (exchange.status, exchange.task.done()) == (None, False)
+    await exchange.close()
 
 
 async def test_answer_can_hang_after_its_start(client: Any) -> None:
     apply_step(client.world, {"answer": {"hang": True, "status": 200, "body": "{"}})
 
-    talk = await client.begin("GET", "/api/tags")
+    exchange = await client.begin("GET", "/api/tags")
 
-    assert (talk.status, talk.raw, talk.whole) == (200, b"{", False)
-    await talk.close()
+    assert (exchange.status, exchange.raw, exchange.whole) == (200, b"{", False)
+    await exchange.close()
 
 
 async def test_answer_can_be_endless(client: Any) -> None:
     apply_step(client.world, {"answer": {"repeat": True, "status": 200, "body": "x"}})
 
-    talk = await client.begin("GET", "/api/tags")
+    exchange = await client.begin("GET", "/api/tags")
 
-    assert len(talk.raw) > 1
-    await talk.close()
-    assert talk.task.done()
+    assert len(exchange.raw) > 1
+    await exchange.close()
+    assert exchange.task.done()
 
 
 async def test_answer_can_be_cut_off(client: Any) -> None:
     apply_step(client.world, {"answer": {"cut": True, "status": 200, "body": '{"mod'}})
 
-    talk = await client.begin("GET", "/api/tags")
+    exchange = await client.begin("GET", "/api/tags")
 
-    assert talk.cut
-    assert not talk.whole
+    assert exchange.cut
+    assert not exchange.whole
 
 
 async def test_real_answer_can_be_delayed(client: Any) -> None:
     apply_step(client.world, {"answer": {"delay_s": 30, "truthful": True}})
 
-    talk = await client.begin("GET", "/api/ps")
-    assert talk.status is None
+    exchange = await client.begin("GET", "/api/ps")
+    assert exchange.status is None
     await client.advance(31.0)
 
-    assert talk.json == {"models": []}
+    assert exchange.json == {"models": []}
 
 
 async def test_client_that_disconnects_before_its_body_is_dropped(
     client: Any,
 ) -> None:
-    talk = await client.begin("GET", "/api/ps")
-    again = type(talk)(client.world, {"path": "/api/ps"})
+    exchange = await client.begin("GET", "/api/ps")
+    again = type(exchange)(client.world, {"path": "/api/ps"})
     again._body = None
     await again.close()
 

@@ -34,16 +34,16 @@ class History:
 
     def __init__(self, converse: Callable[[World, dict[str, Any]], Any]) -> None:
         self.world = World(models="herd", settings=Settings(max_loaded=2, max_queue=3))
-        self.talks: list[Any] = []
+        self.exchanges: list[Any] = []
         self._converse = converse
 
     async def do(self, verb: str, value: Any) -> None:
         if verb in BODIES:
             asked = {"model": value} | BODIES[verb]
             request = {"method": "POST", "path": "/api/generate", "json": asked}
-            self.talks.append(self._converse(self.world, request))
-        elif verb == "close" and value < len(self.talks):
-            await self.talks[value].close()
+            self.exchanges.append(self._converse(self.world, request))
+        elif verb == "close" and value < len(self.exchanges):
+            await self.exchanges[value].close()
         elif verb == "wait":
             self.world.clock.advance(value)
         elif verb == "kill":
@@ -53,7 +53,7 @@ class History:
 
     async def end(self) -> None:
         """Leave everything time to come to its end."""
-        for _ in range(len(self.talks) + 3):
+        for _ in range(len(self.exchanges) + 3):
             self.world.clock.advance(600.0)
             await let_others_run(50)
 
@@ -69,8 +69,8 @@ def test_every_request_ends_and_memory_is_freed(
             await history.do(verb, value)
         await history.end()
 
-        assert all(talk.task.done() for talk in history.talks)
-        assert {talk.status for talk in history.talks} <= {None, 200, 503}
+        assert all(exchange.task.done() for exchange in history.exchanges)
+        assert {exchange.status for exchange in history.exchanges} <= {None, 200, 503}
         assert history.world.runners.listed() == []
 
     asyncio.run(run())

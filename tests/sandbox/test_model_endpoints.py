@@ -91,27 +91,27 @@ async def test_dates_are_shown_in_the_zone_of_the_server(client_of: Any) -> None
 
 
 async def test_model_made_from_another_shares_its_weights(client: Any) -> None:
-    talk = await client.post("/api/create", model="mine", **{"from": "plain"})
+    exchange = await client.post("/api/create", model="mine", **{"from": "plain"})
 
     origin = (await show(client, "plain"))["modelfile"]
     made = (await show(client, "mine"))["modelfile"]
-    assert talk.lines[-1] == {"status": "success"}
+    assert exchange.lines[-1] == {"status": "success"}
     assert origin.split("FROM /")[1] == made.split("FROM /")[1]
 
 
 async def test_create_pulls_what_is_missing(client: Any) -> None:
-    talk = await client.post("/api/create", model="mine", **{"from": "tinyllama"})
+    exchange = await client.post("/api/create", model="mine", **{"from": "tinyllama"})
 
-    assert talk.lines[-1] == {"status": "success"}
+    assert exchange.lines[-1] == {"status": "success"}
     assert {"mine:latest", "tinyllama:latest"} <= set(await client.names())
 
 
 async def test_create_from_an_unknown_model_fails(client: Any) -> None:
     body = {"model": "mine", "from": "nowhere", "stream": False}
 
-    talk = await client.ask("POST", "/api/create", body)
+    exchange = await client.ask("POST", "/api/create", body)
 
-    assert talk.status == 500
+    assert exchange.status == 500
     assert "mine:latest" not in await client.names()
 
 
@@ -160,10 +160,10 @@ async def test_missing_weights_are_noticed_after_a_restart(client: Any) -> None:
 async def test_damaged_manifest_is_not_listed_and_not_deleted(client: Any) -> None:
     apply_step(client.world, {"manifest_damaged": "plain"})
 
-    talk = await client.ask("DELETE", "/api/delete", {"model": "plain"})
+    exchange = await client.ask("DELETE", "/api/delete", {"model": "plain"})
 
     assert "plain:latest" not in await client.names()
-    assert (talk.status, talk.json) == (500, {"error": "unexpected EOF"})
+    assert (exchange.status, exchange.json) == (500, {"error": "unexpected EOF"})
 
 
 async def test_store_is_saved_in_a_directory(client_of: Any, tmp_path: Path) -> None:
@@ -171,9 +171,9 @@ async def test_store_is_saved_in_a_directory(client_of: Any, tmp_path: Path) -> 
     persist(tmp_path, client.world)
     apply_step(client.world, {"registry": {"rate": 10_000_000}})
     await client.ask("DELETE", "/api/delete", {"model": "llama3.1:8b"})
-    talk = await client.begin("POST", "/api/pull", {"model": "smollm2:135m"})
+    exchange = await client.begin("POST", "/api/pull", {"model": "smollm2:135m"})
     await client.advance(1.0)
-    await talk.close()
+    await exchange.close()
 
     other = client_of(models="none")
     persist(tmp_path, other.world)
@@ -187,9 +187,9 @@ async def test_saved_store_drops_old_partial_files(
 ) -> None:
     client = client_of()
     persist(tmp_path, client.world)
-    talk = await client.begin("POST", "/api/pull", {"model": "smollm2:135m"})
+    exchange = await client.begin("POST", "/api/pull", {"model": "smollm2:135m"})
     await client.advance(1.0)
-    await talk.close()
+    await exchange.close()
 
     later = client_of(clock=ManualClock(EPOCH + timedelta(hours=2)))
     persist(tmp_path, later.world)
@@ -224,18 +224,18 @@ async def test_blob_is_stored_and_found(client: Any) -> None:
 async def test_invalid_request_is_refused(
     client: Any, method: str, path: str, body: str, text: str
 ) -> None:
-    talk = await client.ask(method, path, body=body)
+    exchange = await client.ask(method, path, body=body)
 
-    assert talk.status == 400
-    assert text in talk.json["error"]
+    assert exchange.status == 400
+    assert text in exchange.json["error"]
 
 
 async def test_older_server_does_not_report_invalid_names(client_of: Any) -> None:
     client = client_of(profile=OLDER)
 
-    talk = await client.load("bad name")
+    exchange = await client.load("bad name")
 
-    assert talk.json == {"error": "model 'bad name' not found"}
+    assert exchange.json == {"error": "model 'bad name' not found"}
 
 
 @pytest.mark.parametrize(
@@ -250,21 +250,23 @@ async def test_older_server_does_not_report_invalid_names(client_of: Any) -> Non
 async def test_host_of_the_request_has_to_be_local(
     client: Any, host: str, status: int
 ) -> None:
-    talk = await client.ask("GET", "/api/ps", headers={"Host": host})
+    exchange = await client.ask("GET", "/api/ps", headers={"Host": host})
 
-    assert talk.status == status
+    assert exchange.status == status
 
 
 async def test_vision_model_accepts_images(client: Any) -> None:
-    talk = await client.load("llava:7b", prompt="a", images=["aGVsbG8="], stream=False)
+    exchange = await client.load(
+        "llava:7b", prompt="a", images=["aGVsbG8="], stream=False
+    )
 
-    assert talk.json["done_reason"] == "stop"
+    assert exchange.json["done_reason"] == "stop"
 
 
 async def test_embedding_in_the_older_format_can_be_empty(client: Any) -> None:
-    talk = await client.post("/api/embeddings", model="nomic-embed-text")
+    exchange = await client.post("/api/embeddings", model="nomic-embed-text")
 
-    assert talk.json == {"embedding": []}
+    assert exchange.json == {"embedding": []}
 
 
 async def test_openai_endpoints_use_their_own_format(client: Any) -> None:
@@ -278,13 +280,13 @@ async def test_openai_endpoints_use_their_own_format(client: Any) -> None:
 
 async def test_answer_is_streamed_word_by_word(client: Any) -> None:
     await client.load("plain")
-    talk = await client.begin(
+    exchange = await client.begin(
         "POST", "/api/chat", {"model": "plain", "messages": [{"role": "user"}]}
     )
 
     for _ in range(9):
         await client.advance(client.world.settings.token_s)
 
-    words = [one["message"]["content"] for one in talk.lines]
+    words = [one["message"]["content"] for one in exchange.lines]
     assert "".join(words) == "This is a simulated answer from the sandbox."
-    assert talk.lines[-1]["done_reason"] == "stop"
+    assert exchange.lines[-1]["done_reason"] == "stop"

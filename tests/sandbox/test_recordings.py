@@ -60,21 +60,21 @@ PLAYED = [path for path in RECORDINGS if name_of(path) not in NOT_PLAYED]
 @pytest.mark.parametrize("path", PLAYED, ids=name_of)
 async def test_sandbox_answers_like_the_recording(path: Path) -> None:
     name, recording = name_of(path), read(path)
-    talks = await play(name, recording)
+    all_played = await play(name, recording)
 
     theirs, ours = AnswerReader(), AnswerReader()
-    expected = [comparable_recording(theirs, talk.exchange) for talk in talks]
-    found = [comparable_answer(ours, talk) for talk in talks]
+    expected = [comparable_recording(theirs, played.exchange) for played in all_played]
+    found = [comparable_answer(ours, played) for played in all_played]
     if name in BY_CHANCE:
         assert by_chance(found) == by_chance(expected)
         return
-    for index, talk in enumerate(talks):
-        asked = f"{talk.exchange['request']} (exchange {index})"
+    for index, played in enumerate(all_played):
+        asked = f"{played.exchange['request']} (exchange {index})"
         assert found[index] == expected[index], asked
-        assert talk.ended == who_ended(talk.exchange), asked
-        assert talk.cut == (talk.ended == "cut"), asked
-    check_order(talks)
-    check_expiries(name, recording, talks)
+        assert played.ended == who_ended(played.exchange), asked
+        assert played.cut == (played.ended == "cut"), asked
+    check_order(all_played)
+    check_expiries(name, recording, all_played)
 
 
 def test_few_recordings_are_skipped() -> None:
@@ -89,9 +89,9 @@ def who_ended(exchange: dict[str, Any]) -> str:
     return "closed by client" if "closed_by" in exchange["response"] else "answered"
 
 
-def check_order(talks: list[PlayedExchange]) -> None:
+def check_order(all_played: list[PlayedExchange]) -> None:
     """Compare in which order overlapping requests ended."""
-    for one, other in combinations(talks, 2):
+    for one, other in combinations(all_played, 2):
         apart = other.exchange["ended"] - one.exchange["ended"]
         if abs(apart) > CLOSE_S:
             first, last = (one, other) if apart > 0 else (other, one)
@@ -99,17 +99,17 @@ def check_order(talks: list[PlayedExchange]) -> None:
 
 
 def check_expiries(
-    name: str, recording: dict[str, Any], talks: list[PlayedExchange]
+    name: str, recording: dict[str, Any], all_played: list[PlayedExchange]
 ) -> None:
     """Compare what ps says about how long runners stay."""
-    looks = zip(talks, recorded_dates(recording), strict=True)
-    for index, (talk, their_now) in enumerate(looks):
-        request = talk.exchange["request"]
+    pairs = zip(all_played, recorded_dates(recording), strict=True)
+    for index, (played, their_now) in enumerate(pairs):
+        request = played.exchange["request"]
         if (request["method"], request["path"]) != ("GET", "/api/ps"):
             continue
         if (name, index) not in STALE:
-            theirs = expiries(talk.exchange["response"]["json"], their_now)
-            ours = expiries(talk.json, talk.date)
+            theirs = expiries(played.exchange["response"]["json"], their_now)
+            ours = expiries(played.json, played.date)
             assert ours == pytest.approx(theirs, abs=1.0), f"exchange {index}"
 
 

@@ -1,4 +1,4 @@
-"""The service in front of a fake Ollama: in a thread, or as a real process."""
+"""The service in front of a sandbox server: in a thread, or as a process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.cli_runner import FAST, SandboxThread
+from support.cli_runner import SandboxThread, sandbox_threads
 from support.service_program import (
     RunningService,
     ServiceProcess,
@@ -14,36 +14,24 @@ from support.service_program import (
     run_service,
 )
 
-from herdbook.sandbox import Behaviour, RealClock, Settings, World
+
+@pytest.fixture
+def another() -> Iterator[Callable[..., SandboxThread]]:
+    """Return a function that starts one more server."""
+    with sandbox_threads() as start:
+        yield start
 
 
 @pytest.fixture
-def ollama() -> Iterator[SandboxThread]:
-    """Return a fake server with a few models."""
-    server = SandboxThread(
-        World(
-            models="some",
-            clock=RealClock(speed=FAST),
-            settings=Settings(vram_bytes=64_000_000_000),
-        )
-    )
-    yield server
-    server.close()
+def ollama(another: Callable[..., SandboxThread]) -> SandboxThread:
+    """Return a sandbox server with a few models."""
+    return another()
 
 
 @pytest.fixture
-def slow_ollama() -> Iterator[SandboxThread]:
-    """Return a fake server with slow pulls."""
-    server = SandboxThread(
-        World(
-            models="some",
-            clock=RealClock(speed=1),
-            settings=Settings(vram_bytes=64_000_000_000),
-            usual=Behaviour(rate=2e6),
-        )
-    )
-    yield server
-    server.close()
+def slow_ollama(another: Callable[..., SandboxThread]) -> SandboxThread:
+    """Return a sandbox server with slow pulls."""
+    return another(speed=1, rate=2e6)
 
 
 @pytest.fixture
@@ -58,24 +46,6 @@ def program(tmp_path: Path, ollama: SandboxThread) -> Iterator[ServiceProcess]:
     """Return a service that is a process of its own."""
     with run_service(tmp_path / "herd.db", ollama.address) as running:
         yield running
-
-
-@pytest.fixture
-def another() -> Iterator[Callable[..., SandboxThread]]:
-    """Return a function that starts one more server."""
-    servers: list[SandboxThread] = []
-
-    def start(models: str = "some") -> SandboxThread:
-        memory = Settings(vram_bytes=64_000_000_000)
-        clock = RealClock(speed=FAST)
-        servers.append(
-            SandboxThread(World(models=models, clock=clock, settings=memory))
-        )
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -17,12 +16,14 @@ import httpx
 import pytest
 from support.cli_runner import SandboxThread
 from support.disk import fill, small_disk
+from support.ports import free_port
 from support.service_program import (
     LONGEST_STOP,
     ServiceProcess,
     run_service,
     starting,
 )
+from support.waiting import wait_until
 
 from herdbook.core import RunningOperation, StoreUnavailableError
 from herdbook.sandbox import RealClock, World
@@ -30,13 +31,6 @@ from herdbook.service.api import health
 from herdbook.service.app import composed
 
 HERE = "gemma3:4b"
-
-
-def free_port() -> int:
-    """Return a free port."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-    return port
 
 
 def test_service_starts_without_ollama_and_serves_the_log(
@@ -64,15 +58,9 @@ def test_returned_server_is_noticed_automatically(tmp_path: Path) -> None:
     try:
         with run_service(tmp_path / "herd.db", server.address) as herdbook:
             server.apply(server="stopped")
-            begun = monotonic()
-            while herdbook.get("/readyz")["node_reached"]:
-                assert monotonic() - begun < 15
-                sleep(0.1)
+            wait_until(lambda: not herdbook.get("/readyz")["node_reached"])
             server.apply(server="started")
-            begun = monotonic()
-            while not herdbook.get("/readyz")["node_reached"]:
-                assert monotonic() - begun < 15
-                sleep(0.1)
+            wait_until(lambda: bool(herdbook.get("/readyz")["node_reached"]))
 
             node = herdbook.get("/v1/events?stream_prefix=node/")["events"]
     finally:
@@ -106,8 +94,7 @@ def test_service_stops_in_time_while_the_server_hangs(
         ollama.apply(answer={"path": "/api/generate", "hang": True})
         body = {"kind": "load", "model": HERE}
         result = herdbook.http.post("/v1/operations", json=body).json()
-        while "LoadStarted" not in herdbook.types(HERE):
-            sleep(0.02)
+        wait_until(lambda: "LoadStarted" in herdbook.types(HERE))
 
         assert herdbook.stop() == 0
 

@@ -449,7 +449,8 @@ async def test_stop_finishes_requests_and_accepts_no_more() -> None:
             await asyncio.sleep(0.1)
             began = now()
             stopping = asyncio.ensure_future(stack.aclose())
-            closed = await gone(idle)
+            await gone(idle)
+            was_open = not under_way.done()  # idle connections do not wait for it
             with pytest.raises(httpx.ConnectError):
                 await server.client(READER).get("/v1/who")
             answer = await under_way
@@ -457,7 +458,7 @@ async def test_stop_finishes_requests_and_accepts_no_more() -> None:
             took = now() - began
 
     assert answer.text == "soon"
-    assert closed < 0.15
+    assert was_open
     assert took < 1
 
 

@@ -1,17 +1,31 @@
-"""A sandbox server in a thread, and the result of a command."""
+"""A sandbox server in a thread, and commands that run in this process."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from herdbook.sandbox import World, apply_step, serve
+import pytest
+
+from herdbook.cli import run
+from herdbook.sandbox import (
+    Behaviour,
+    RealClock,
+    Settings,
+    World,
+    apply_step,
+    serve,
+)
 
 FAST = 100.0
 """Simulated seconds per second."""
+
+MEMORY_BYTES = 64_000_000_000
+"""Memory of the simulated GPU, enough for all models of a test."""
 
 
 class SandboxThread:
@@ -53,6 +67,30 @@ class SandboxThread:
         assert not self._thread.is_alive()
 
 
+@contextmanager
+def sandbox_threads() -> Iterator[Callable[..., SandboxThread]]:
+    """Yield a function that starts a sandbox server; end all when the block ends."""
+    servers: list[SandboxThread] = []
+
+    def start(
+        models: str = "some", *, speed: float = FAST, **usual: object
+    ) -> SandboxThread:
+        world = World(
+            models=models,
+            clock=RealClock(speed=speed),
+            settings=Settings(vram_bytes=MEMORY_BYTES),
+            usual=Behaviour(**usual),  # type: ignore[arg-type]  # fields by name
+        )
+        servers.append(SandboxThread(world))
+        return servers[-1]
+
+    try:
+        yield start
+    finally:
+        for server in servers:
+            server.close()
+
+
 class CommandResult(NamedTuple):
     """Exit code and output of a command."""
 
@@ -72,3 +110,16 @@ class CommandResult(NamedTuple):
 
 
 Herdbook = Callable[..., CommandResult]
+"""Runs a command, given as its words."""
+
+
+def command_runner(capsys: pytest.CaptureFixture[str]) -> Herdbook:
+    """Return a function that runs a command in this process."""
+
+    def call(*words: str) -> CommandResult:
+        capsys.readouterr()
+        code = run(words)
+        out, err = capsys.readouterr()
+        return CommandResult(code, out, err)
+
+    return call

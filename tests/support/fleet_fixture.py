@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx
-from support.manager_fixture import AutoClock, SandboxServer
+from support.auto_clock import AutoClock, advancing
+from support.manager_fixture import SandboxServer
 
 from herdbook import sandbox
 from herdbook.core import Fleet, ManagerSettings
@@ -63,20 +63,15 @@ async def serve_sandboxes(**models: str) -> AsyncIterator[Sandboxes]:
         **models: The models of each node, as a world has them.
     """
     time = AutoClock()
-    passing = asyncio.create_task(time.pass_by(), name="time")
-    try:
-        async with AsyncExitStack() as stack:
-            servers = {}
-            for name, store in models.items():
-                world = sandbox.World(models=store, clock=time)
-                url = await stack.enter_async_context(sandbox.serve(world))
-                http = httpx.AsyncClient(base_url=url, timeout=None, trust_env=False)
-                await stack.enter_async_context(http)
-                servers[name] = SandboxServer(world, url, time, http)
-            yield Sandboxes(servers)
-    finally:
-        passing.cancel()
-        await asyncio.wait([passing])
+    async with advancing(time), AsyncExitStack() as stack:
+        servers = {}
+        for name, store in models.items():
+            world = sandbox.World(models=store, clock=time)
+            url = await stack.enter_async_context(sandbox.serve(world))
+            http = httpx.AsyncClient(base_url=url, timeout=None, trust_env=False)
+            await stack.enter_async_context(http)
+            servers[name] = SandboxServer(world, url, time, http)
+        yield Sandboxes(servers)
 
 
 @asynccontextmanager

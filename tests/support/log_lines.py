@@ -35,7 +35,7 @@ def new_event(fact: Fact) -> NewEvent:
 async def append(
     log: Path | SQLiteEventStore, count: int, *, start: int = 0, note: str = "test"
 ) -> None:
-    """Append events: each stream begins with a discovery, and goes on with uses."""
+    """Append events: each stream begins with a discovery, followed by uses."""
     if isinstance(log, Path):
         async with await SQLiteEventStore.open(log) as store:
             await append(store, count, start=start, note=note)
@@ -71,7 +71,7 @@ def lines_of(data: bytes) -> list[dict[str, Any]]:
 
 
 def rows_of(log: Path) -> list[tuple[Any, ...]]:
-    """Return every column of every event, read without our code."""
+    """Return every column of every event, read without Herdbook."""
     names = ", ".join(StoredEvent.__struct_fields__)
     with closing(sqlite3.connect(log)) as connection:
         return connection.execute(

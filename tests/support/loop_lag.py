@@ -14,7 +14,7 @@ TICK_S = 0.005
 REFERENCE_S = 0.01
 """CPU seconds that the calibration takes on the machine that limits are stated for.
 
-A machine that takes twice of it has twice the limit.
+A machine that takes twice as long has twice the limit.
 """
 
 

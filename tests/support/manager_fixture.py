@@ -1,31 +1,15 @@
-"""A sandbox server and its managers on one clock that advances by itself.
-
-Invariant: time passes only while everything waits for it. When no task of the loop
-can run, no bytes are in transit between client and server, and no thread of a log or
-of an executor has work, the clock advances to the next timer. Hours pass in
-milliseconds, and a slow machine does not change the result.
-"""
+"""A sandbox server and its managers on one clock that advances by itself."""
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import linecache
-import selectors
-import sys
-import termios
-import threading
-from array import array
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import thread as executor_threads
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import aiosqlite.core
 import httpx
+from support.auto_clock import AutoClock, ManagerClock, advancing
 
 from herdbook import sandbox
 from herdbook.core import (
@@ -36,69 +20,9 @@ from herdbook.core import (
     PullProgress,
     RecordedEvent,
 )
-from herdbook.core.clock import Timeout
 from herdbook.core.log.location import MEMORY
 from herdbook.events.facts import Fact
 from herdbook.sandbox.models.names import Name
-
-_AIOSQLITE = aiosqlite.core.__file__
-_WAITING_CALLS = {_AIOSQLITE: "tx.get(", executor_threads.__file__: "work_queue.get("}
-"""The files of threads that take work from a queue, and the call that waits for it."""
-
-
-class AutoClock(sandbox.ManualClock):
-    """The clock of the sandbox server, which advances by itself.
-
-    Attributes:
-        stride_s: Longest step in seconds, shorter than any timeout of the manager. A
-            shorter one records more intermediate progress.
-        min_stride_s: Shortest step in seconds. With a longer one, long quiet times pass
-            faster, and timers that are due earlier fire at its end.
-    """
-
-    stride_s = 5.0
-    min_stride_s = 0.0
-
-    def advance_to_next_timer(self) -> bool:
-        """Advance towards the next timer, or the next soft one if there is no other."""
-        timers = [timer for _, _, timer in self._timers if timer.call is not None]
-        due = [one.when for one in timers if not one.soft]
-        due = due or [one.when for one in timers]
-        if due:
-            step = max(min(due) - self.now(), self.min_stride_s)
-            self.advance(min(step, self.stride_s))
-        return bool(due)
-
-    async def pass_by(self) -> None:
-        """Advance whenever everything waits, until cancelled."""
-        while True:
-            await _all_waiting()
-            if not self.advance_to_next_timer():
-                await asyncio.sleep(0.0005)
-
-
-class ManagerClock:
-    """The same clock, as the manager takes it."""
-
-    def __init__(self, time: AutoClock) -> None:
-        self._time = time
-
-    def now(self) -> datetime:
-        return self._time.wall(self._time.now())
-
-    def monotonic(self) -> float:
-        return self._time.now()
-
-    async def sleep(self, seconds: float) -> None:
-        reached = asyncio.Event()
-        timer = self._time.call_later(seconds, reached.set)
-        try:
-            await reached.wait()
-        finally:
-            timer.cancel()
-
-    def timeout(self, seconds: float) -> Timeout:
-        return Timeout(lambda expire: self._time.call_later(seconds, expire).cancel)
 
 
 class SandboxServer:
@@ -108,7 +32,7 @@ class SandboxServer:
         world: The simulated world.
         url: Address of the server.
         time: The clock.
-        clock: The same clock, as the manager takes it.
+        clock: The same clock, in the form that a manager takes.
     """
 
     def __init__(
@@ -172,6 +96,12 @@ class SandboxServer:
         """Delete a model as another program would."""
         await self.request("DELETE", "/api/delete", model=name)
 
+    async def listed_runners(self) -> list[dict[str, Any]]:
+        """Return the models in memory, as the server lists them."""
+        answer = await self.request("GET", "/api/ps")
+        runners: list[dict[str, Any]] = answer.json()["models"]
+        return runners
+
     def apply(self, **step: object) -> None:
         """Apply a step to the server; see the sandbox's faults."""
         sandbox.apply_step(self.world, step)
@@ -204,16 +134,25 @@ async def serve_sandbox(
     """Serve a world over HTTP, on a clock that advances by itself."""
     time = AutoClock()
     world = sandbox.World(models=models, clock=time, settings=settings, profile=profile)
-    passing = asyncio.create_task(time.pass_by(), name="time")
-    try:
-        async with (
-            sandbox.serve(world) as url,
-            httpx.AsyncClient(base_url=url, timeout=None, trust_env=False) as http,
-        ):
-            yield SandboxServer(world, url, time, http)
-    finally:
-        passing.cancel()
-        await asyncio.wait([passing])
+    async with (
+        advancing(time),
+        sandbox.serve(world) as url,
+        httpx.AsyncClient(base_url=url, timeout=None, trust_env=False) as http,
+    ):
+        yield SandboxServer(world, url, time, http)
+
+
+@asynccontextmanager
+async def serve_two_managers(
+    log: Path, models: str = "herd", *, settings: ManagerSettings | None = None
+) -> AsyncIterator[tuple[SandboxServer, ModelManager, ModelManager]]:
+    """Serve a world with two managers on one log, as two processes have it."""
+    async with (
+        serve_sandbox(models) as server,
+        server.open_manager(log, settings=settings, actor="library:one") as one,
+        server.open_manager(log, settings=settings, actor="library:two") as two,
+    ):
+        yield server, one, two
 
 
 @asynccontextmanager
@@ -272,6 +211,11 @@ async def event_types(manager: ModelManager, name: str, *, after: int = 0) -> li
     return [event.type for event in await recorded_events(manager, name, after=after)]
 
 
+async def causes_of(manager: ModelManager, name: str, kind: str) -> list[str]:
+    """Return the causes of a model's events of a type."""
+    return [e.cause for e in await recorded_events(manager, name) if e.type == kind]
+
+
 async def last_fact(manager: ModelManager, kind: type[Fact]) -> Fact:
     """Return the newest fact of a kind."""
     found = [
@@ -281,76 +225,3 @@ async def last_fact(manager: ModelManager, kind: type[Fact]) -> Fact:
     ]
     assert found, f"no {kind.__name__} was recorded"
     return found[-1]
-
-
-async def _all_waiting() -> None:
-    """Return once no task can run, no bytes are in transit and no thread has work."""
-    loop = vars(asyncio.get_running_loop())
-    while True:
-        await asyncio.sleep(0)
-        if loop["_ready"]:
-            continue
-        if not _in_transit(loop) and not _a_thread_has_work() and not loop["_ready"]:
-            return
-        await asyncio.sleep(0.0001)
-
-
-def _in_transit(loop: dict[str, Any]) -> bool:
-    """Return whether bytes, or the end of a connection, are still unread.
-
-    Both ends of every connection are in this loop. A machine under load delivers
-    late even to itself.
-    """
-    watched = list(loop["_selector"].get_map().values())
-    if any(key.events & selectors.EVENT_WRITE for key in watched):
-        return True  # still connecting, or still sending
-    reading = {key.fd for key in watched}
-    ends = {
-        (one.get_extra_info("sockname"), one.get_extra_info("peername")): fd
-        for fd, one in list(loop["_transports"].items())
-        if not one.is_closing()
-    }
-    return any(
-        (there, here) not in ends
-        or _queued(fd, termios.FIONREAD)
-        or _queued(ends[there, here], termios.TIOCOUTQ)
-        for (here, there), fd in ends.items()
-        if fd in reading
-    )
-
-
-def _queued(fd: int, which: int) -> int:
-    """Return the bytes of a socket that are unread or undelivered."""
-    count = array("i", [0])
-    fcntl.ioctl(fd, which, count)
-    return count[0]
-
-
-def _a_thread_has_work() -> bool:
-    """Return whether a thread of SQLite or of an executor has work."""
-    executors = list(executor_threads._threads_queues.items())
-    if any(thread.is_alive() and queue.qsize() for thread, queue in executors):
-        return True  # a thread that is starting, or has not taken its work yet
-    here = threading.get_ident()
-    return any(
-        _is_working(frame)
-        for thread, frame in sys._current_frames().items()
-        if thread != here
-    )
-
-
-def _is_working(top: FrameType) -> bool:
-    """Return whether a thread takes work from a queue, and is not waiting for some."""
-    frame: FrameType | None = top
-    outermost: FrameType | None = None
-    while frame is not None:
-        if frame.f_code.co_filename in _WAITING_CALLS:
-            outermost = frame
-        frame = frame.f_back
-    if outermost is None:
-        return False
-    file = outermost.f_code.co_filename
-    line = linecache.getline(file, top.f_lineno)
-    if outermost is not top or _WAITING_CALLS[file] not in line:
-        return True
-    return file == _AIOSQLITE and bool(outermost.f_locals["tx"].qsize())

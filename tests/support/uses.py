@@ -21,7 +21,7 @@ from herdbook.events.facts import (
 )
 from herdbook.events.recorded import Cause, NewEvent, Position, RecordedEvent
 from herdbook.events.sqlite.store import SQLiteEventStore
-from herdbook.events.store import ANY
+from herdbook.events.store import ANY, EventStore
 from herdbook.events.streams import model_stream, node_stream
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -168,12 +168,19 @@ async def record(path: Path, events: Iterable[RecordedEvent]) -> None:
     """Append events to the log in a file, at their times."""
     clock = ManualClock(START)
     async with await SQLiteEventStore.open(path, clock=clock.now) as store:
-        for event in events:
-            clock._start = event.recorded_at  # the clock may go back
-            new = NewEvent(
-                fact=event.data,
-                occurred_at=event.occurred_at,
-                actor=event.actor,
-                cause=event.cause,
-            )
-            await store.append(event.stream, [new], ANY)
+        await append(store, clock, events)
+
+
+async def append(
+    store: EventStore, clock: ManualClock, events: Iterable[RecordedEvent]
+) -> None:
+    """Append events to a store with a clock, at their times."""
+    for event in events:
+        clock._start = event.recorded_at  # the clock may go back
+        new = NewEvent(
+            fact=event.data,
+            occurred_at=event.occurred_at,
+            actor=event.actor,
+            cause=event.cause,
+        )
+        await store.append(event.stream, [new], ANY)

@@ -81,7 +81,7 @@ class Crowd:
     """Clients of callers that share one log.
 
     Args:
-        place: The server.
+        server: The server.
         names: Its models, the frequently used ones first.
         seed: The seed of all random choices.
         others: Whether other programs change the server too.
@@ -92,6 +92,7 @@ class Crowd:
     Attributes:
         outcomes: Number of commands that ended, by name and outcome.
         hung: Commands that did not end in time.
+        lost: Acknowledged changes that the log lacks, and differences at rest.
         unexpected: Errors that no caller should get.
         acknowledged: Tags of the uses and changes that were acknowledged.
     """
@@ -123,7 +124,7 @@ class Crowd:
 
     @property
     def found(self) -> list[str]:
-        """Everything that is wrong, most serious first."""
+        """All problems, the most serious first."""
         return [*self.checker.invented, *self.lost, *self.hung, *self.unexpected]
 
     def summary(self) -> str:

@@ -16,6 +16,7 @@ from herdbook.events.sqlite import session
 FILE_CALLS = ("replace", "rename", "fsync", "unlink", "mkdir", "rmdir", "link")
 WRITES, SYNCS, READS = 1, 2, 4
 ONCE, FROM_THEN_ON, SHORT, KILL, KILL_WITHIN = range(5)
+"""The kinds of calls, and what happens at them: the same numbers as in ``shim.c``."""
 
 
 class KillAtStep:

@@ -40,7 +40,7 @@ SETTLED_S = 90.0
 """Time until all instances agree with the nodes once nothing fails any more."""
 
 SAMPLE_S = 0.5
-"""Time between two looks at the leases, seconds."""
+"""Interval at which the leases are read, seconds."""
 
 
 class Campaign:
@@ -328,7 +328,7 @@ class Campaign:
         events, wrong = truth.read(self._database.url)
         self._events = len(events)
         self.wrong += wrong
-        self.wrong += self.journal.close(truth.tags(events))
+        self.wrong += self.journal.contradictions(truth.tags(events))
         self.wrong += truth.doubled_work(events)
         self.wrong += self.journal.wrong
         self._check_writers(truth.writes(self._database.url))

@@ -61,8 +61,8 @@ class Journal:
         self.commands: list[Command] = []
         self.wrong: list[str] = []
 
-    def close(self, recorded: Counter[str]) -> list[str]:
-        """Return what the tags in the log contradict."""
+    def contradictions(self, recorded: Counter[str]) -> list[str]:
+        """Return how the tags in the log contradict the answers."""
         lost = [tag for tag in self.acknowledged if not recorded[tag]]
         doubled = [tag for tag, count in recorded.items() if count > 1 and tag]
         invented = [tag for tag in self.refused if recorded[tag]]

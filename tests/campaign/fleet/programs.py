@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from support.ports import free_port
 from support.postgres.dropping_proxy import DroppingProxy
 
 START_S = 150.0
@@ -136,11 +136,3 @@ class Node(Program):
         state = folder / f"{name}.models"
         options = ("--models", "some", "--speed", "50", "--state", str(state))
         super().__init__(name, ("-m", "herdbook.sandbox", *options), folder)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port

@@ -17,7 +17,7 @@ from support.manager_fixture import SandboxServer
 from herdbook.core import ModelManager
 
 LONGEST = 2**20
-"""Number of bytes of an answer that other clients read."""
+"""Maximum number of bytes of an answer that other clients read."""
 
 NAMES = (
     "plain:latest",
@@ -37,9 +37,9 @@ class Scene(Protocol):
     """The context of an action.
 
     Attributes:
-        place: The server and its clients.
+        server: The server and its clients.
         chance: The random generator of the seed.
-        herd: The present manager.
+        manager: The present manager.
     """
 
     server: SandboxServer

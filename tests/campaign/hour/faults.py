@@ -70,6 +70,7 @@ REGISTRY: tuple[dict[str, object], ...] = (
     {"unreachable": "dial tcp: i/o timeout"},
     {"rate": 1e5},
 )
+"""Faults of the registry."""
 
 
 def answer_nonsense(server: SandboxServer, chance: Random, which: str) -> str:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from support.cli_runner import Herdbook, SandboxThread
+from support.postgres.fixture import with_schema
 
 from herdbook.cli.completion import complete_model
 from herdbook.events.postgres.address import PostgresAddress
@@ -25,8 +26,7 @@ NAME = "llama3.2:3b"
 
 def full(address: PostgresAddress) -> str:
     """Return an address as a user writes it."""
-    joint = "&" if "?" in address.url else "?"
-    return f"{address.url}{joint}schema={address.schema}"
+    return with_schema(address.url, address.schema)
 
 
 @pytest.fixture

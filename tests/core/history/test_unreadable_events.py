@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 from support.manager_fixture import SandboxServer, serve_manager, serve_sandbox
 from support.odd_log import append_raw
@@ -209,15 +210,7 @@ async def test_snapshot_with_a_valid_checksum_is_compared_with_a_replay(
             view = await store.load_view("status")
             assert view is not None
             altered = view.data.replace(b'"size_bytes":', b'"size_bytes":1', 1)
-            await store.save_view(
-                type(view)(
-                    name=view.name,
-                    version=view.version,
-                    position=view.position,
-                    hash=view.hash,
-                    data=altered,
-                )
-            )
+            await store.save_view(msgspec.structs.replace(view, data=altered))
         async with server.open_manager(log, refresh=False) as manager:
             findings = (await manager.verify()).findings
     assert [finding.kind for finding in findings] == [Kind.SNAPSHOT]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 from support.manager_fixture import serve_manager
-from support.uses import START, brute_force, random_events, recorded, used
+from support.uses import START, append, brute_force, random_events, recorded, used
 
 from herdbook.core import (
     CallerError,
@@ -26,26 +26,9 @@ from herdbook.core.history.usage import UsageHistory
 from herdbook.core.log.location import MEMORY
 from herdbook.events.facts import ModelDiscovered
 from herdbook.events.findings import Kind
-from herdbook.events.recorded import NewEvent, RecordedEvent
-from herdbook.events.store import ANY
 from herdbook.projections.usage import view as view_module
 
 BY = (UsageDimension.CLIENT,)
-
-
-async def append(
-    storage: Storage, clock: ManualClock, events: Iterable[RecordedEvent]
-) -> None:
-    """Record events at their times."""
-    for event in events:
-        clock._start = event.recorded_at  # the clock may go back
-        new = NewEvent(
-            fact=event.data,
-            occurred_at=event.occurred_at,
-            actor=event.actor,
-            cause=event.cause,
-        )
-        await storage.store.append(event.stream, [new], ANY)
 
 
 def counts(usage: Usage) -> dict[str, int]:
@@ -65,7 +48,7 @@ async def test_usage_of_any_range_equals_the_sum_of_its_events(
         history = UsageHistory(storage)
         known = 0
         for grown in (60, 100, 101, 250):
-            await append(storage, clock, events[known:grown])
+            await append(storage.store, clock, events[known:grown])
             known = grown
             for _ in range(20):
                 after, until = sorted(chance.choices(range(grown + 20), k=2))
@@ -83,9 +66,9 @@ async def test_past_answers_do_not_change(
     events, clock = random_events(3, 300), ManualClock(START)
     async with Storage.open(MEMORY, clock) as storage:
         history = UsageHistory(storage)
-        await append(storage, clock, events[:150])
+        await append(storage.store, clock, events[:150])
         then = await history.read(BY, node="local")
-        await append(storage, clock, events[150:])
+        await append(storage.store, clock, events[150:])
 
         assert await history.read(BY, node="local", until=150) == then
 
@@ -96,9 +79,9 @@ async def test_snapshot_is_used_after_a_restart(
     monkeypatch.setattr(module, "SAVE_EVERY", 50)
     events, clock = random_events(1, 130), ManualClock(START)
     async with Storage.open(tmp_path / "herd.db", clock) as storage:
-        await append(storage, clock, events[:100])
+        await append(storage.store, clock, events[:100])
         first = await UsageHistory(storage).read(BY, node="local")
-        await append(storage, clock, events[100:])
+        await append(storage.store, clock, events[100:])
     async with Storage.open(tmp_path / "herd.db", clock) as storage:
         snapshot = await storage.snapshots.load_view("usage")
         assert snapshot is not None
@@ -116,7 +99,7 @@ async def test_snapshots_of_a_read_only_log_are_not_saved(
     monkeypatch.setattr(module, "SAVE_EVERY", 5)
     clock = ManualClock(START)
     async with Storage.open(MEMORY, clock) as storage:
-        await append(storage, clock, random_events(1, 10))
+        await append(storage.store, clock, random_events(1, 10))
         await UsageHistory(storage._replace(read_only=True)).read(BY, node="local")
         assert await storage.snapshots.load_view("usage") is None
         await UsageHistory(storage).read(BY, node="local")
@@ -129,13 +112,13 @@ async def test_snapshot_of_another_log_is_not_used(
     monkeypatch.setattr(module, "SAVE_EVERY", 50)
     clock = ManualClock(START)
     async with Storage.open(tmp_path / "one.db", clock) as one:
-        await append(one, clock, random_events(1, 60))
+        await append(one.store, clock, random_events(1, 60))
         await UsageHistory(one).read(BY, node="local")
         snapshot = await one.snapshots.load_view("usage")
     assert snapshot is not None
     events = random_events(2, 70)
     async with Storage.open(tmp_path / "other.db", clock) as other:
-        await append(other, clock, events)
+        await append(other.store, clock, events)
         await other.snapshots.save_view(snapshot)
         with capture_logs() as logs:
             usage = await UsageHistory(other).read(BY, node="local")
@@ -151,21 +134,13 @@ async def test_verify_finds_a_changed_snapshot(
     async with Storage.open(tmp_path / "herd.db", clock) as storage:
         discovered = ModelDiscovered(digest="a" * 64, size_bytes=1)
         events = [recorded(1, discovered), *[recorded(n, used()) for n in range(2, 9)]]
-        await append(storage, clock, events)
+        await append(storage.store, clock, events)
         await UsageHistory(storage).read(BY, node="local")
         assert (await verify_log(storage)).findings == ()
         stored = await storage.snapshots.load_view("usage")
         assert stored is not None
         changed = stored.data.replace(b'"ann"', b'"bob"')
-        await storage.snapshots.save_view(
-            type(stored)(
-                name=stored.name,
-                version=stored.version,
-                position=stored.position,
-                hash=stored.hash,
-                data=changed,
-            )
-        )
+        await storage.snapshots.save_view(msgspec.structs.replace(stored, data=changed))
 
         found = [each.message for each in (await verify_log(storage)).findings]
 
@@ -175,7 +150,7 @@ async def test_verify_finds_a_changed_snapshot(
 async def test_concurrent_queries_see_one_log() -> None:
     events, clock = random_events(5, 200), ManualClock(START)
     async with Storage.open(MEMORY, clock) as storage:
-        await append(storage, clock, events)
+        await append(storage.store, clock, events)
         history = UsageHistory(storage)
 
         answers = await asyncio.gather(
@@ -188,7 +163,7 @@ async def test_concurrent_queries_see_one_log() -> None:
 async def test_cancelled_query_leaves_a_view_that_continues() -> None:
     events, clock = random_events(6, 250), ManualClock(START)
     async with Storage.open(MEMORY, clock) as storage:
-        await append(storage, clock, events)
+        await append(storage.store, clock, events)
         history = UsageHistory(storage)
         for _ in range(5):
             reading = asyncio.ensure_future(history.read(BY, node="local"))

@@ -14,6 +14,7 @@ from support.manager_fixture import (
     pull_to_end,
     recorded_events,
     serve_sandbox,
+    serve_two_managers,
 )
 
 from herdbook.core import (
@@ -37,12 +38,8 @@ PATIENT = ManagerSettings(log_poll_every_s=1.0)
 async def two(
     log: Path, models: str = "none"
 ) -> AsyncIterator[tuple[SandboxServer, ModelManager, ModelManager]]:
-    async with (
-        serve_sandbox(models) as server,
-        server.open_manager(log, settings=PATIENT, actor="one") as one,
-        server.open_manager(log, settings=PATIENT, actor="other") as other,
-    ):
-        yield server, one, other
+    async with serve_two_managers(log, models, settings=PATIENT) as opened:
+        yield opened
 
 
 async def test_one_manager_sees_what_another_records(tmp_path: Path) -> None:
@@ -52,7 +49,7 @@ async def test_one_manager_sees_what_another_records(tmp_path: Path) -> None:
 
         status = await one.get_status("plain")
 
-        assert (status.uses, status.last_used_by) == (2, "other")
+        assert (status.uses, status.last_used_by) == (2, "library:two")
         assert (await one.now()).statuses() == (await other.now()).statuses()
 
 
@@ -87,7 +84,7 @@ async def test_events_of_another_manager_arrive_live(tmp_path: Path) -> None:
             await other.mark_used("llava:7b")
             live = await anext(events)
 
-        assert [e.actor for e in (before, live)] == ["other", "other"]
+        assert [e.actor for e in (before, live)] == ["library:two", "library:two"]
         assert live.position == before.position + 1
 
 
@@ -204,9 +201,9 @@ async def test_work_of_another_instance_is_cancelled_on_request(
         assert isinstance(running.exception(), OperationEndedError)
         recorded = await recorded_events(one, name)
         assert [(event.type, event.actor) for event in recorded[-3:]] == [
-            (f"{kind}Started", "one"),
-            ("CancelRequested", "other"),
-            (f"{kind}Cancelled", "other"),
+            (f"{kind}Started", "library:one"),
+            ("CancelRequested", "library:two"),
+            (f"{kind}Cancelled", "library:two"),
         ]
         assert not await other.cancel(name)
 
@@ -224,7 +221,10 @@ async def test_waiting_pull_is_seen_and_cancelled_by_another_instance(
         assert len(waits) == len(names) - limit
 
         status = await other.get_status(waits[0])
-        assert (status.activity, status.work and status.work.actor) == ("pull", "one")
+        assert (status.activity, status.work and status.work.actor) == (
+            "pull",
+            "library:one",
+        )
         assert await other.cancel(waits[0])
 
         assert await event_types(one, waits[0]) == [

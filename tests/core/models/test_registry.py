@@ -71,7 +71,7 @@ def test_every_fact_has_a_source_with_a_date() -> None:
         ("llama3.2-vision:90b", "llama3.2-vision"),
     ],
 )
-def test_lookup_finds(name: str, known: str) -> None:
+def test_lookup_finds_the_known_model_of_a_name(name: str, known: str) -> None:
     found = REGISTRY.find(name)
     assert found is not None
     assert found.name == known

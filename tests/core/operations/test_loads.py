@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 from support.manager_fixture import (
-    SandboxServer,
+    causes_of,
     event_types,
     last_fact,
-    recorded_events,
     serve_manager,
     serve_sandbox,
 )
@@ -23,7 +22,6 @@ from herdbook.core import (
     InvalidConfigurationError,
     LoadFailedError,
     ManagerSettings,
-    ModelManager,
     ModelNotFoundError,
     ModelState,
     NodeUnreachableError,
@@ -46,22 +44,11 @@ NO_RUNNERS: dict[str, Any] = {
 SLOW_START = {"runner_start_delay_s": 30}
 
 
-async def runners(server: SandboxServer) -> list[dict[str, Any]]:
-    shown: list[dict[str, Any]] = (await server.request("GET", "/api/ps")).json()[
-        "models"
-    ]
-    return shown
-
-
-async def causes(manager: ModelManager, name: str, kind: str) -> list[str]:
-    return [e.cause for e in await recorded_events(manager, name) if e.type == kind]
-
-
 async def test_loaded_model_is_confirmed_by_its_runner() -> None:
     async with serve_manager() as (server, manager):
         status = await manager.load(NAME)
 
-        (runner,) = await runners(server)
+        (runner,) = await server.listed_runners()
         assert status.state is ModelState.LOADED
         assert status.runner is not None
         assert status.runner.digest == runner["digest"]
@@ -104,7 +91,7 @@ async def test_load_that_was_evicted_before_it_was_observed_is_repeated() -> Non
 
         status = await loading
 
-        (runner,) = await runners(server)
+        (runner,) = await server.listed_runners()
         assert status.state is ModelState.LOADED
         assert runner["name"] == NAME
         assert "LoadFailed" not in await event_types(manager, NAME)
@@ -305,7 +292,7 @@ async def test_cancelled_load_is_recorded_and_aborted() -> None:
             await loading
         assert (await event_types(manager, NAME))[-1] == "LoadCancelled"
         await server.clock.sleep(60)
-        assert await runners(server) == []
+        assert await server.listed_runners() == []
 
 
 async def test_load_whose_caller_leaves_is_cancelled() -> None:
@@ -365,7 +352,7 @@ async def test_load_records_the_model_that_it_evicts() -> None:
         assert gone == facts.ModelUnloaded(
             reason=UnloadReason.EVICTED, evicted_by=OTHER
         )
-        assert await causes(manager, NAME, "ModelUnloaded") == [Cause.EVICTION]
+        assert await causes_of(manager, NAME, "ModelUnloaded") == [Cause.EVICTION]
 
 
 async def test_busy_server_is_retried_and_then_fails_the_load() -> None:

@@ -21,13 +21,12 @@ from proof.oracle import (
     true_models,
 )
 from support.manager_fixture import (
-    SandboxServer,
     event_types,
     last_fact,
     pull_to_end,
     recorded_events,
     serve_manager,
-    serve_sandbox,
+    serve_two_managers,
 )
 
 from herdbook.core import (
@@ -102,19 +101,6 @@ async def paused_after(owner: object, method: str) -> AsyncIterator[Pause]:
             pause.go_on.set()
 
 
-@asynccontextmanager
-async def two_managers(
-    tmp_path: Path,
-) -> AsyncIterator[tuple[SandboxServer, ModelManager, ModelManager]]:
-    log = tmp_path / "herd.db"
-    async with (
-        serve_sandbox() as server,
-        server.open_manager(log, actor="library:one") as one,
-        server.open_manager(log, actor="library:two") as two,
-    ):
-        yield server, one, two
-
-
 async def types_since(manager: ModelManager, position: int) -> list[str]:
     return [event.type for event in await recorded_events(manager, after=position)]
 
@@ -161,7 +147,7 @@ async def test_refresh_skips_models_of_a_running_command(
 async def test_refresh_of_another_instance_skips_models_of_a_running_command(
     command: str, tmp_path: Path
 ) -> None:
-    async with two_managers(tmp_path) as (_, one, two):
+    async with serve_two_managers(tmp_path / "herd.db") as (_, one, two):
         await one.load(NAME)
         position = (await one.now()).position
         step = "_wait_until_gone" if command == "unload" else "delete"
@@ -182,7 +168,7 @@ async def test_refresh_of_another_instance_skips_models_of_a_running_command(
 
 
 async def test_models_of_a_dead_instance_are_refreshed_again(tmp_path: Path) -> None:
-    async with two_managers(tmp_path) as (server, one, two):
+    async with serve_two_managers(tmp_path / "herd.db") as (server, one, two):
         async with one._changes.changing(NAME):
             await server.delete(NAME)
             await two.refresh()
@@ -195,7 +181,7 @@ async def test_models_of_a_dead_instance_are_refreshed_again(tmp_path: Path) -> 
 async def test_command_on_a_model_that_another_instance_changes_is_busy(
     tmp_path: Path,
 ) -> None:
-    async with two_managers(tmp_path) as (_, one, two):
+    async with serve_two_managers(tmp_path / "herd.db") as (_, one, two):
         async with one._changes.changing(NAME):
             for command in ("load", "unload", "delete"):
                 with pytest.raises(BusyError, match="another instance"):
@@ -203,7 +189,7 @@ async def test_command_on_a_model_that_another_instance_changes_is_busy(
 
 
 async def test_use_before_a_load_starts_does_not_fail_it(tmp_path: Path) -> None:
-    async with two_managers(tmp_path) as (_, one, two):
+    async with serve_two_managers(tmp_path / "herd.db") as (_, one, two):
         position = (await one.now()).position
         begin = one._loader._record_start
 
@@ -221,7 +207,7 @@ async def test_use_before_a_load_starts_does_not_fail_it(tmp_path: Path) -> None
 async def test_use_during_a_load_is_recorded_and_the_load_continues(
     tmp_path: Path,
 ) -> None:
-    async with two_managers(tmp_path) as (_, one, two):
+    async with serve_two_managers(tmp_path / "herd.db") as (_, one, two):
         position = (await one.now()).position
         async with paused_after(one._client, "load") as loaded:
             load = asyncio.create_task(one.load(NAME))
@@ -287,7 +273,7 @@ PAIRS = list(itertools.combinations_with_replacement(COMMANDS, 2))
 async def test_concurrent_commands_record_only_what_happened(
     first: str, second: str, managers: int, *, loaded: bool, tmp_path: Path
 ) -> None:
-    async with two_managers(tmp_path) as (server, one, two):
+    async with serve_two_managers(tmp_path / "herd.db") as (server, one, two):
         if loaded:
             await one.load(NAME)
         position = (await one.now()).position

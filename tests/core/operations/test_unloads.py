@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 from support.manager_fixture import (
     SandboxServer,
+    causes_of,
     event_types,
     last_fact,
-    recorded_events,
     serve_manager,
     serve_sandbox,
 )
@@ -19,7 +18,6 @@ from herdbook.core import (
     BusyError,
     Cause,
     ManagerSettings,
-    ModelManager,
     ModelNotFoundError,
     ModelState,
     OllamaError,
@@ -33,19 +31,8 @@ OTHER = "llama3.1:8b"
 SLOW_START = {"runner_start_delay_s": 30}
 
 
-async def runners(server: SandboxServer) -> list[dict[str, Any]]:
-    shown: list[dict[str, Any]] = (await server.request("GET", "/api/ps")).json()[
-        "models"
-    ]
-    return shown
-
-
-async def causes(manager: ModelManager, name: str, kind: str) -> list[str]:
-    return [e.cause for e in await recorded_events(manager, name) if e.type == kind]
-
-
 async def say(server: SandboxServer, name: str, words: int = 2000) -> None:
-    """Have a model talk for a while: 11 ms a word."""
+    """Let a model generate an answer: 11 ms for each word."""
     await server.load(name, prompt="hi", stream=False, options={"num_predict": words})
 
 
@@ -72,8 +59,8 @@ async def test_other_names_of_the_weights_become_loaded_and_unloaded_with_it() -
 
         assert (await manager.get_status("update-me")).state is ModelState.AVAILABLE
         other = "update-me:latest"
-        assert await causes(manager, other, "ModelLoaded") == [Cause.SHARED]
-        assert await causes(manager, other, "ModelUnloaded") == [Cause.SHARED]
+        assert await causes_of(manager, other, "ModelLoaded") == [Cause.SHARED]
+        assert await causes_of(manager, other, "ModelUnloaded") == [Cause.SHARED]
 
 
 async def test_unloading_another_name_of_the_weights_unloads_both() -> None:
@@ -82,9 +69,11 @@ async def test_unloading_another_name_of_the_weights_unloads_both() -> None:
 
         assert await manager.unload("update-me") is UnloadResult.UNLOADED
 
-        assert await runners(server) == []
-        assert await causes(manager, "plain:latest", "ModelUnloaded") == [Cause.SHARED]
-        assert await causes(manager, "update-me:latest", "ModelUnloaded") == [
+        assert await server.listed_runners() == []
+        assert await causes_of(manager, "plain:latest", "ModelUnloaded") == [
+            Cause.SHARED
+        ]
+        assert await causes_of(manager, "update-me:latest", "ModelUnloaded") == [
             Cause.COMMAND
         ]
 
@@ -97,7 +86,7 @@ async def test_unload_is_recorded_with_the_cause_requested() -> None:
 
         gone = await last_fact(manager, facts.ModelUnloaded)
         assert gone == facts.ModelUnloaded(reason=UnloadReason.REQUESTED)
-        assert await runners(server) == []
+        assert await server.listed_runners() == []
 
 
 async def test_unload_waits_until_the_runner_is_gone() -> None:
@@ -144,7 +133,7 @@ async def test_unload_waits_for_a_running_load() -> None:
         assert await manager.unload(NAME) is UnloadResult.UNLOADED
 
         await loading
-        assert await runners(server) == []
+        assert await server.listed_runners() == []
         assert (await event_types(manager, NAME))[-2:] == [
             "ModelLoaded",
             "ModelUnloaded",
@@ -157,7 +146,7 @@ async def test_delete_unloads_first() -> None:
 
         await manager.delete(OTHER)
 
-        assert await runners(server) == []
+        assert await server.listed_runners() == []
         assert (await event_types(manager, OTHER))[-2:] == [
             "ModelUnloaded",
             "ModelDeleted",
@@ -171,7 +160,7 @@ async def test_delete_keeps_a_runner_that_other_names_need() -> None:
 
         await manager.delete("plain")
 
-        assert len(await runners(server)) == 1
+        assert len(await server.listed_runners()) == 1
         assert (await event_types(manager, "plain:latest"))[-1] == "ModelDeleted"
         assert (await manager.get_status("update-me")).state is ModelState.LOADED
 

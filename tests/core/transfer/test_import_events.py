@@ -364,7 +364,9 @@ async def test_lines_without_end_are_refused(
         await imported(other, b" " * 2000)
 
 
-async def test_compressed_export(log: Path, other: Path, tmp_path: Path) -> None:
+async def test_compressed_export_can_be_imported(
+    log: Path, other: Path, tmp_path: Path
+) -> None:
     await append(log, 30)
     plain, packed = tmp_path / "herd.jsonl", tmp_path / "herd.jsonl.gz"
     clock = SystemClock()

@@ -8,10 +8,12 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from support.postgres.dropping_proxy import proxied
-from support.postgres.fixture import administrator
+from support.postgres.fixture import administrator, with_schema
 
 from herdbook.events.errors import LeaseLostError, StoreUnavailableError
 from herdbook.events.postgres import instances, session
@@ -98,8 +100,7 @@ async def test_announcements_are_those_of_the_others(log: PostgresAddress) -> No
 async def test_logs_of_one_database_have_instances_of_their_own(
     log: PostgresAddress, postgres: str
 ) -> None:
-    joint = "&" if "?" in postgres else "?"
-    other = PostgresAddress(f"{postgres}{joint}schema={log.schema}_b")
+    other = PostgresAddress(with_schema(postgres, f"{log.schema}_b"))
     await (await PostgresEventStore.open(other)).close()
     async with PostgresInstances.open(log) as one:
         async with PostgresInstances.open(other) as two:
@@ -111,25 +112,34 @@ async def test_logs_of_one_database_have_instances_of_their_own(
         await connection.commit()
 
 
-async def test_killed_process_is_dead_after_the_grace(log: PostgresAddress) -> None:
-    joint = "&" if "?" in log.url else "?"
+@asynccontextmanager
+async def other_process(
+    log: PostgresAddress,
+) -> AsyncIterator[tuple[subprocess.Popen[str], str]]:
+    """Run ``HOLDING`` on a log; yield the process and the id of its instance."""
     process = subprocess.Popen(  # noqa: ASYNC220 - its output is one line
-        [sys.executable, "-c", HOLDING, f"{log.url}{joint}schema={log.schema}"],
+        [sys.executable, "-c", HOLDING, with_schema(log.url, log.schema)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     with process:
         assert process.stdout
-        other = (await asyncio.to_thread(process.stdout.readline)).strip()
-        async with PostgresInstances.open(log) as one:
-            assert await one.alive(other)
-            assert await one.announced() == {"model/n/m"}
-            process.kill()
-            async with asyncio.timeout(20):
-                while await one.alive(other):
-                    await asyncio.sleep(0.05)
-            assert await one.announced() == frozenset()
+        yield process, (await asyncio.to_thread(process.stdout.readline)).strip()
+
+
+async def test_killed_process_is_dead_after_the_grace(log: PostgresAddress) -> None:
+    async with (
+        other_process(log) as (process, other),
+        PostgresInstances.open(log) as one,
+    ):
+        assert await one.alive(other)
+        assert await one.announced() == {"model/n/m"}
+        process.kill()
+        async with asyncio.timeout(20):
+            while await one.alive(other):
+                await asyncio.sleep(0.05)
+        assert await one.announced() == frozenset()
 
 
 async def test_lost_connection_is_not_a_death(log: PostgresAddress) -> None:
@@ -230,28 +240,21 @@ async def test_lease_of_a_dead_or_stopped_process_is_taken_over(
     log: PostgresAddress, monkeypatch: pytest.MonkeyPatch, death: signal.Signals
 ) -> None:
     monkeypatch.setattr(instances, "FROZEN_S", 3.0)  # its process beats once a second
-    joint = "&" if "?" in log.url else "?"
-    process = subprocess.Popen(  # noqa: ASYNC220 - its output is one line
-        [sys.executable, "-c", HOLDING, f"{log.url}{joint}schema={log.schema}"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        assert process.stdout
-        other = (await asyncio.to_thread(process.stdout.readline)).strip()
-        async with PostgresInstances.open(log) as one:
-            assert not await one.hold(LEASE)
-            assert await holder_id(one) == other
-            process.send_signal(death)
-            async with asyncio.timeout(15):
-                while not await one.hold(LEASE):
-                    await asyncio.sleep(0.1)
-            assert await holder_id(one) == one.own
-            if death is signal.SIGSTOP:
-                process.send_signal(signal.SIGCONT)
-                answer, _ = await asyncio.to_thread(process.communicate, "\n")
-                assert answer.strip() == "lost"  # although nothing asked before
+    async with (
+        other_process(log) as (process, other),
+        PostgresInstances.open(log) as one,
+    ):
+        assert not await one.hold(LEASE)
+        assert await holder_id(one) == other
+        process.send_signal(death)
+        async with asyncio.timeout(15):
+            while not await one.hold(LEASE):
+                await asyncio.sleep(0.1)
+        assert await holder_id(one) == one.own
+        if death is signal.SIGSTOP:
+            process.send_signal(signal.SIGCONT)
+            answer, _ = await asyncio.to_thread(process.communicate, "\n")
+            assert answer.strip() == "lost"  # although nothing asked before
 
 
 async def test_lease_ends_with_the_connection(log: PostgresAddress) -> None:
@@ -306,9 +309,8 @@ async def test_frozen_instance_of_another_role_is_reported_and_left(
         ):
             await admin.execute(statement.encode())
         await admin.commit()
-        joint = "&" if "?" in log.url else "?"
-        own = f"user={role}&password=secret&schema={log.schema}"
-        limited = PostgresAddress(f"{log.url}{joint}{own}")
+        url = with_schema(log.url, log.schema)
+        limited = PostgresAddress(f"{url}&user={role}&password=secret")
         async with PostgresInstances.open(log) as one:
             async with PostgresInstances.open(limited) as two:
                 assert await one.hold(LEASE)

@@ -11,7 +11,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import sql
-from support.postgres.fixture import administrator
+from support.postgres.fixture import administrator, with_schema
 
 from herdbook.events.errors import (
     NewerSchemaError,
@@ -37,7 +37,6 @@ async def role(
     parts = urlsplit(address.url)
     _, _, host = parts.netloc.rpartition("@")
     url = parts._replace(netloc=f"{name}:secret@{host}").geturl()
-    joint = "&" if parts.query else "?"
     async with await psycopg.AsyncConnection.connect(
         address.url, autocommit=True
     ) as admin:
@@ -46,7 +45,7 @@ async def role(
         for setting in settings:
             await admin.execute(f"ALTER USER {name} SET {setting}".encode())
         try:
-            yield PostgresAddress(f"{url}{joint}schema={address.schema}")
+            yield PostgresAddress(with_schema(url, address.schema))
         finally:
             await admin.execute(sql.SQL("DROP OWNED BY {}").format(user))
             await admin.execute(sql.SQL("DROP USER {}").format(user))

@@ -41,7 +41,7 @@ async def test_different_context_reloads_under_the_new_name(client: Any) -> None
 
 async def test_reload_waits_for_the_running_request(client: Any) -> None:
     await client.load("plain")
-    talk = await begin(client, "plain", prompt="a", options={"num_predict": 100})
+    exchange = await begin(client, "plain", prompt="a", options={"num_predict": 100})
     reload = await begin(client, "plain", options={"num_ctx": 1024})
 
     await client.advance(1.0)
@@ -49,7 +49,7 @@ async def test_reload_waits_for_the_running_request(client: Any) -> None:
     await client.advance(0.2)
     await client.advance(0.3)
 
-    assert talk.whole
+    assert exchange.whole
     assert reload.json["done_reason"] == "load"
 
 
@@ -102,14 +102,14 @@ async def test_replaced_model_gets_a_second_runner(client: Any) -> None:
 
 async def test_unload_while_a_request_runs_waits_for_it(client: Any) -> None:
     await client.load("plain")
-    talk = await begin(client, "plain", prompt="a", options={"num_predict": 100})
+    exchange = await begin(client, "plain", prompt="a", options={"num_predict": 100})
     await client.load("plain", keep_alive=0)
     assert await client.loaded() == ["plain:latest"]
 
     await client.advance(2.0)
     await client.advance(0.1)
 
-    assert talk.whole
+    assert exchange.whole
     assert await client.loaded() == []
 
 
@@ -136,8 +136,8 @@ async def test_unloaded_runner_can_be_listed_a_little_longer(client: Any) -> Non
 
 
 async def test_closing_the_connection_aborts_a_load(client: Any) -> None:
-    talk = await begin(client, "plain")
-    await talk.close()
+    exchange = await begin(client, "plain")
+    await exchange.close()
 
     await client.advance(10.0)
 
@@ -157,9 +157,9 @@ async def test_closing_the_connection_leaves_the_queue(client: Any) -> None:
 
 async def test_closing_the_connection_ends_an_answer(client: Any) -> None:
     await client.load("plain", keep_alive="1m")
-    talk = await begin(client, "plain", prompt="a", options={"num_predict": 9999})
+    exchange = await begin(client, "plain", prompt="a", options={"num_predict": 9999})
     await client.advance(1.0)
-    await talk.close()
+    await exchange.close()
 
     await client.advance(61.0)
 
@@ -228,10 +228,10 @@ async def test_model_larger_than_the_memory_is_refused(client_of: Any) -> None:
     settings = Settings(memory_bytes=1_000_000_000)
     client = client_of(models="some", settings=settings)
 
-    talk = await client.load("gemma3:4b")
+    exchange = await client.load("gemma3:4b")
 
-    assert talk.status == 500
-    assert talk.json["error"].startswith("model requires more system memory (")
+    assert exchange.status == 500
+    assert exchange.json["error"].startswith("model requires more system memory (")
 
 
 async def test_gpu_memory_is_reported_up_to_its_size(client_of: Any) -> None:
@@ -251,9 +251,9 @@ async def test_slow_start_times_out(client_of: Any) -> None:
     client = client_of(models="herd", settings=Settings(load_timeout_s=2.0))
     apply_step(client.world, {"runner_start_delay_s": 8})
 
-    talk = await client.load("plain")
+    exchange = await client.load("plain")
 
-    assert talk.json == {"error": "timed out waiting for llama-server to start - "}
+    assert exchange.json == {"error": "timed out waiting for llama-server to start - "}
 
 
 async def test_next_load_starts_after_a_failed_one(client: Any) -> None:
@@ -295,10 +295,10 @@ async def test_restart_unloads_all_models(client: Any) -> None:
 async def test_stopped_server_does_not_answer(client: Any) -> None:
     apply_step(client.world, {"server": "killed"})
 
-    talk = await client.begin("GET", "/api/tags")
+    exchange = await client.begin("GET", "/api/tags")
 
-    assert talk.cut
-    assert talk.status is None
+    assert exchange.cut
+    assert exchange.status is None
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from time import monotonic, sleep
 
 import pytest
 from support.cli_runner import SandboxThread
 from support.log_lines import append
 from support.service_program import RunningService, run_in_thread, run_service
+from support.waiting import wait_until
 
 from herdbook.cli import run
 from herdbook.core import Storage, SystemClock
@@ -88,10 +88,7 @@ def test_service_sends_its_anchors_to_another_herdbook(
         with run_service(
             log, ollama.address, *options, environment=environment
         ) as service:
-            deadline = monotonic() + 30
-            while not service.get("/readyz")["upkeep"][0]["last_position"]:
-                assert monotonic() < deadline
-                sleep(0.1)
+            wait_until(lambda: service.get("/readyz")["upkeep"][0]["last_position"], 30)
 
     capsys.readouterr()
     assert run(["anchor", "--received", "--db", str(tmp_path / "keeper.db")]) == 0

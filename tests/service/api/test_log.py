@@ -58,7 +58,7 @@ def test_event_equals_the_one_in_the_file(herdbook: RunningService) -> None:
     assert result["model"] == HERE
 
 
-def test_filters_of_events(herdbook: RunningService) -> None:
+def test_events_are_filtered(herdbook: RunningService) -> None:
     used(herdbook, 3)
     begun = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     used(herdbook, 2)

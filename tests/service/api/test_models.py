@@ -151,7 +151,9 @@ def test_models_as_of_a_position(herdbook: RunningService) -> None:
 
 
 @pytest.mark.parametrize("written", [NESTED, NESTED.replace("/", "%2F")])
-def test_names_with_slashes(herdbook: RunningService, written: str) -> None:
+def test_names_with_slashes_are_accepted(
+    herdbook: RunningService, written: str
+) -> None:
     configured = configure(herdbook, written, {"num_ctx": 1024}, if_match="*")
 
     assert configured.json()["name"] == NESTED
@@ -248,7 +250,7 @@ def test_why_statistics_and_costs(herdbook: RunningService) -> None:
     assert (pull["update"], pull["fetch"]["source"]) == (False, "catalogue")
 
 
-def test_unknown_models(herdbook: RunningService) -> None:
+def test_unknown_model_is_not_found(herdbook: RunningService) -> None:
     for path in ("", "/history", "/why", "/statistics"):
         answer = herdbook.http.get(f"/v1/models/never-heard-of:1b{path}")
 

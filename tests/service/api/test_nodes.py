@@ -7,7 +7,7 @@ from socket import gethostname
 
 from support.cli_runner import SandboxThread
 from support.service_program import RunningService
-from support.web.html_client import wait_until
+from support.waiting import wait_until
 
 SHARED = "gemma3:4b"
 NEW = "llama3.2:1b"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import httpx
 import pytest
 from support.cli_runner import SandboxThread
 from support.service_program import RunningService, run_in_thread, run_service
+from support.waiting import wait_until
 
 FETCHED = "qwen3:0.6b"
 SLOW = "llama3.1:8b"
@@ -25,14 +24,6 @@ def begin(
     headers = {} if key is None else {"idempotency-key": key}
     body = {"kind": kind, "model": model}
     return herdbook.http.post("/v1/operations", json=body, headers=headers)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Wait until something holds that a server brings about."""
-    deadline = monotonic() + 20
-    while not holds():
-        assert monotonic() < deadline
-        sleep(0.02)
 
 
 def began(herdbook: RunningService, model: str) -> bool:
@@ -205,7 +196,7 @@ def test_cancellation_is_complete_when_it_is_answered(
 ) -> None:
     with run_in_thread(tmp_path / "herd.db", slow_ollama.address) as herdbook:
         path = begin(herdbook, "pull", SLOW).headers["location"]
-        until(lambda: began(herdbook, SLOW))
+        wait_until(lambda: began(herdbook, SLOW))
 
         cancelled = herdbook.http.delete(path)
         again = herdbook.http.delete(path)
@@ -221,8 +212,8 @@ def test_progress_is_reported_while_it_runs(
 ) -> None:
     with run_in_thread(tmp_path / "herd.db", slow_ollama.address) as herdbook:
         path = begin(herdbook, "pull", SLOW).headers["location"]
-        until(lambda: herdbook.get(path)["progress"] is not None)
-        until(lambda: bool(herdbook.get(path)["progress"]["rate_bytes_s"]))
+        wait_until(lambda: herdbook.get(path)["progress"] is not None)
+        wait_until(lambda: bool(herdbook.get(path)["progress"]["rate_bytes_s"]))
 
         running = herdbook.get("/v1/operations?state=running")
 
@@ -237,7 +228,7 @@ def test_graceful_stop_interrupts_and_is_reported_by_the_next_run(
     log = tmp_path / "herd.db"
     with run_service(log, slow_ollama.address) as herdbook:
         result = begin(herdbook, "pull", SLOW, "one").json()
-        until(lambda: began(herdbook, SLOW))
+        wait_until(lambda: began(herdbook, SLOW))
         assert herdbook.stop() == 0
 
     with run_service(log, slow_ollama.address) as herdbook:
@@ -253,7 +244,7 @@ def test_next_run_records_work_interrupted_by_a_kill(
     log = tmp_path / "herd.db"
     with run_service(log, slow_ollama.address) as herdbook:
         result = begin(herdbook, "pull", SLOW, "one").json()
-        until(lambda: began(herdbook, SLOW))
+        wait_until(lambda: began(herdbook, SLOW))
         herdbook.kill()
 
     with run_service(log, slow_ollama.address) as herdbook:
@@ -263,7 +254,7 @@ def test_next_run_records_work_interrupted_by_a_kill(
         assert herdbook.types(SLOW) == ["PullStarted", "PullInterrupted"]
 
 
-def test_unknown_operation(herdbook: RunningService) -> None:
+def test_unknown_operation_is_not_found(herdbook: RunningService) -> None:
     for method in ("GET", "DELETE"):
         answer = herdbook.http.request(method, "/v1/operations/nope")
 

@@ -177,7 +177,9 @@ async def test_progress_is_sent_without_an_id(
     assert result.data["progress"]["name"] == "llama3.1:8b"
 
 
-async def test_stop_says_goodbye(program: ServiceProcess) -> None:
+async def test_stream_ends_with_a_goodbye_when_the_service_stops(
+    program: ServiceProcess,
+) -> None:
     async with client_of(program) as client:
         async with client.stream("GET", "/v1/events/stream") as answer:
             result = messages(answer.aiter_lines())

@@ -76,7 +76,9 @@ def test_usage_of_a_group_and_a_part_of_the_log(
     ("query", "accept"),
     [("&format=csv", "*/*"), ("", "text/csv"), ("&format=csv", "application/json")],
 )
-def test_usage_as_csv(service: RunningService, query: str, accept: str) -> None:
+def test_usage_is_available_as_csv(
+    service: RunningService, query: str, accept: str
+) -> None:
     answer = service.http.get(
         f"/v1/usage?by=client&by=model{query}", headers={"accept": accept}
     )

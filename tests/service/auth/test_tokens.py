@@ -237,10 +237,10 @@ def test_no_secret_is_in_any_repr() -> None:
 
 
 @pytest.mark.parametrize("name", ["ann", "a.b-c_D", "7", "a" * 64])
-def test_valid_token_names(name: str) -> None:
+def test_valid_token_name_is_accepted(name: str) -> None:
     assert is_token_name(name)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "ä", "a\n", "a" * 65, SECRET])
-def test_invalid_token_names(name: str) -> None:
+def test_invalid_token_name_is_refused(name: str) -> None:
     assert not is_token_name(name)

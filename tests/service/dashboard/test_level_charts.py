@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from xml.etree import ElementTree as ET
 
 import pytest
 from support.service_program import ServiceThread
-from support.web.html_client import HOSTILE, MODEL, HtmlClient, open_client
+from support.web.html_client import HOSTILE, MODEL, HtmlClient
 
 from herdbook.core.history.levels import Column
 from herdbook.presentation.times import Now
@@ -53,12 +52,6 @@ def drawn(runs: list[Run]) -> ET.Element:
     )
     assert "style=" not in markup
     return ET.fromstring(markup)
-
-
-@pytest.fixture
-def browser(herdbook: ServiceThread) -> Iterator[HtmlClient]:
-    with open_client(herdbook.address) as looking:
-        yield looking
 
 
 def test_pieces_are_stacked_and_show_value_and_time() -> None:

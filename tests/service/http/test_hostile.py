@@ -35,7 +35,7 @@ Attack = Callable[[asyncio.StreamReader, asyncio.StreamWriter, int], Awaitable[N
 async def tiny_chunks(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int
 ) -> None:
-    """Send a body in chunks of one byte, to be refused or not."""
+    """Send a body in chunks of one byte, in a request that may be refused."""
     writer.write((CHUNKED if number % 2 else REFUSED) + b"1\r\na\r\n" * 200_000)
     await writer.drain()
     await reader.read()
@@ -44,7 +44,7 @@ async def tiny_chunks(
 async def big_body(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int
 ) -> None:
-    """Send far more than is taken."""
+    """Send far more than is accepted."""
     del number
     writer.write(f"{POST}Content-Length: {10**9}\r\n\r\n".encode() + b"x" * 4_000_000)
     await writer.drain()
@@ -86,7 +86,7 @@ async def pipelined(
 async def stuck_reader(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int
 ) -> None:
-    """Follow the log and take nothing of it."""
+    """Follow the log and read nothing."""
     del reader, number
     writer.write(f"GET /v1/events/stream?after=0 HTTP/1.1\r\n{TARGET}\r\n".encode())
     await asyncio.sleep(2)
@@ -95,7 +95,7 @@ async def stuck_reader(
 async def the_past(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int
 ) -> None:
-    """Ask for many moments."""
+    """Request the state at many positions."""
     del number
     for position in range(1, 30):
         head = f"GET /v1/status?as_of=%23{position} HTTP/1.1\r\n{TARGET}\r\n"
@@ -106,14 +106,14 @@ async def the_past(
 async def no_http(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int
 ) -> None:
-    """Speak TLS, HTTP/2, or of web sockets."""
-    said = (
+    """Send TLS, HTTP/2 or an upgrade to a web socket."""
+    data = (
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 500,
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         f"GET / HTTP/1.1\r\n{TARGET}Connection: Upgrade\r\nUpgrade: websocket\r\n"
         "Sec-WebSocket-Version: 13\r\n\r\n".encode(),
     )
-    writer.write(said[number % 3])
+    writer.write(data[number % 3])
     await reader.read(65536)
 
 
@@ -124,7 +124,7 @@ ATTACKS: tuple[Attack, ...] = (
 
 
 async def attack(port: int, number: int, until: float) -> None:
-    """Do one thing after another until it is time to end."""
+    """Run one attack after another until a time."""
     for turn in itertools.count(number):
         if monotonic() >= until:
             return

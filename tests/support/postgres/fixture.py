@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 NAMED = os.environ.get("HERDBOOK_POSTGRES")
 
 START_S = 60.0
+"""Longest time for the start of the server, seconds, on a busy machine."""
 
 
 @pytest.fixture(scope="session")
@@ -67,12 +68,16 @@ def _start(address: Path, run: int) -> None:
 def address(postgres: str) -> Iterator[PostgresAddress]:
     """The address of a log that does not exist yet, in a schema of its own."""
     schema = f"test_{uuid4().hex}"
-    joint = "&" if "?" in postgres else "?"
-    yield PostgresAddress(f"{postgres}{joint}schema={schema}")
+    yield PostgresAddress(with_schema(postgres, schema))
     import psycopg  # noqa: PLC0415 - most tests need no driver
 
     with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE".encode())
+
+
+def with_schema(url: str, schema: str) -> str:
+    """Return the address of a log: a server, and the schema of the log."""
+    return f"{url}{'&' if '?' in url else '?'}schema={schema}"
 
 
 @asynccontextmanager

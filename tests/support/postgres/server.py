@@ -181,7 +181,7 @@ def _is_running(process: int) -> bool:
 
 
 def main() -> None:
-    """Serve until a process ends: ``postgres_server.py FILE PID``.
+    """Serve until a process ends: ``server.py FILE PID``.
 
     The address is written to the file once the server is ready.
     """

@@ -33,15 +33,19 @@ class AnswerReader:
         self._digests: dict[str, str] = {}
         self._loose = LOOSE
 
-    def look_at(self, path: str) -> None:
-        """Sizes in memory may differ; sizes on disk may not."""
+    def select_path(self, path: str) -> None:
+        """Select what may differ in answers of a path: sizes in memory, not on disk."""
         self._loose = LOOSE | {"size"} if path == "/api/ps" else LOOSE
 
     def answer(self, status: Any, headers: Any, body: Any, lines: Any) -> Any:
         shown = {key: headers.get(key) for key in ("content-type", "allow")}
         shown["has length"] = "content-length" in headers
         if lines is not None:
-            return status, shown, [self.value("", one) for one in self._squeezed(lines)]
+            return (
+                status,
+                shown,
+                [self.value("", one) for one in self._condensed(lines)],
+            )
         return status, shown, self.value("", body)
 
     def value(self, key: str, value: Any) -> Any:
@@ -78,7 +82,7 @@ class AnswerReader:
     def _model_order(self, one: dict[str, Any]) -> tuple[str, str]:
         return one["name"], self._digests.get(one["digest"], "new")
 
-    def _squeezed(self, lines: list[Any]) -> Iterator[Any]:
+    def _condensed(self, lines: list[Any]) -> Iterator[Any]:
         """Keep one line per layer, and one for the words of an answer."""
         progress: dict[str, list[int]] = {}
         for one in lines:
@@ -115,17 +119,17 @@ def comparable_recording(reader: AnswerReader, exchange: dict[str, Any]) -> Any:
     lines = response.get("lines")
     body = response.get("json", response.get("text"))
     parsed = [one["json"] for one in lines] if lines is not None else None
-    reader.look_at(exchange["request"]["path"])
+    reader.select_path(exchange["request"]["path"])
     return reader.answer(
         response.get("status"), response.get("headers", {}), body or None, parsed
     )
 
 
-def comparable_answer(reader: AnswerReader, talk: PlayedExchange) -> Any:
+def comparable_answer(reader: AnswerReader, played: PlayedExchange) -> Any:
     """Normalize an answer of the sandbox."""
-    kind = talk.headers.get("content-type", "")
-    reader.look_at(talk.exchange["request"]["path"])
+    kind = played.headers.get("content-type", "")
+    reader.select_path(played.exchange["request"]["path"])
     if kind == "application/x-ndjson":
-        return reader.answer(talk.status, talk.headers, None, talk.lines)
-    body = talk.json if talk.raw and "json" in kind else talk.raw.decode()
-    return reader.answer(talk.status, talk.headers, body or None, None)
+        return reader.answer(played.status, played.headers, None, played.lines)
+    body = played.json if played.raw and "json" in kind else played.raw.decode()
+    return reader.answer(played.status, played.headers, body or None, None)

@@ -1,7 +1,7 @@
 """Play a recording against a sandbox that is a process of its own.
 
-Time is the sandbox's own and moves only on request. Each request is waited
-for until the sandbox has seen it, so that requests overlap as they did when recorded.
+The clock is the sandbox's own and moves only on request. The player waits until the
+sandbox has received each request, so that requests overlap as they did when recorded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from herdbook.sandbox import ManualClock, let_others_run
 
 RECORDINGS = sorted(WIRE.glob("*.json")) + sorted(WIRE.glob("older/*.json"))
 
-#: Circumstances that a recording does not contain as a step.
+#: What a recording depends on and does not contain as a step.
 CIRCUMSTANCES: dict[str, dict[str, Any]] = {
     "pull-again-at-once": {"cancel_lag_s": 1.0},
     "cloud-stub": {
@@ -43,18 +43,22 @@ MACHINES: dict[str, tuple[str, ...]] = {
 }
 
 STEP_S = 0.05
+"""Step of the clock while an answer takes longer than the recorded one, seconds."""
+
 LONGEST_S = 200.0
-#: Real seconds after which something will not come any more.
+"""Simulated time after which such an answer counts as missing, seconds."""
+
 PATIENCE = 20.0
+"""Longest real time to wait for the sandbox, seconds, on a busy machine."""
 
 
 def name_of(path: Path) -> str:
-    """Name a recording by its place among the others."""
+    """Return the name of a recording: its path below the folder of recordings."""
     return str(path.relative_to(WIRE).with_suffix(""))
 
 
 class PlayedExchange:
-    """One request over a connection, and what has come of the answer so far."""
+    """One request over a connection, and what was received of its answer so far."""
 
     def __init__(
         self, client: httpx.AsyncClient, exchange: dict[str, Any], date: datetime
@@ -104,33 +108,33 @@ class PlayedExchange:
 
 
 class RecordingPlayer:
-    """A recording being played: the sandbox, its time, and what is under way."""
+    """A recording that is played: the sandbox, its clock, and the running requests."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
-        self.talks: list[PlayedExchange] = []
+        self.played: list[PlayedExchange] = []
         self._client = client
         self._now = 0.0
         self._late = 0.0
 
     async def do(self, step: dict[str, Any]) -> None:
-        """Do something to the server's surroundings."""
+        """Apply a step to the server or to what it depends on."""
         answer = await self._client.post("/sandbox/did", json=step)
         assert answer.status_code == 200, answer.text
 
     async def start(self, exchange: dict[str, Any]) -> None:
-        """Ask, and wait until the server has seen it."""
+        """Send a request, and wait until the server has received it."""
         date = ManualClock().wall(self._now)
-        self.talks.append(PlayedExchange(self._client, exchange, date))
+        self.played.append(PlayedExchange(self._client, exchange, date))
         async with asyncio.timeout(PATIENCE):
-            while len(await self._seen()) < len(self.talks):
+            while len(await self._seen()) < len(self.played):
                 await let_others_run()
 
     async def close(self, exchange: dict[str, Any]) -> None:
         """Close a connection, and wait until the server has noticed."""
-        talk = next(talk for talk in self.talks if talk.exchange is exchange)
-        await talk.close()
+        each = next(each for each in self.played if each.exchange is exchange)
+        await each.close()
         async with asyncio.timeout(PATIENCE):
-            while talk in await self._under_way():
+            while each in await self._under_way():
                 await let_others_run()
 
     async def move_to(self, at: float) -> None:
@@ -138,7 +142,7 @@ class RecordingPlayer:
         await self._advance(max(at + self._late - self._now, 0.0))
 
     async def finish(self, at: float) -> None:
-        """See the end of what had ended by then, even if it takes longer here."""
+        """Wait for the answers that had ended by then, even if they take longer."""
         began = self._now
         while waiting := [t for t in await self._under_way() if _ended_by(t, at)]:
             await self._advance(STEP_S)
@@ -146,12 +150,12 @@ class RecordingPlayer:
         self._late += self._now - began
 
     async def end(self) -> None:
-        """See every answer come to its end, and note how the server saw it end."""
+        """Wait for the end of every answer, and note how the server saw it end."""
         await self.finish(float("inf"))
         async with asyncio.timeout(PATIENCE):
-            await asyncio.wait({talk.task for talk in self.talks})
-        for talk, seen in zip(self.talks, await self._seen(), strict=True):
-            talk.ended, talk.until = seen["ended"], seen["until"]
+            await asyncio.wait({each.task for each in self.played})
+        for each, seen in zip(self.played, await self._seen(), strict=True):
+            each.ended, each.until = seen["ended"], seen["until"]
 
     async def _advance(self, seconds: float) -> None:
         answer = await self._client.post("/sandbox/clock", json={"advance": seconds})
@@ -164,14 +168,14 @@ class RecordingPlayer:
 
     async def _under_way(self) -> list[PlayedExchange]:
         seen = await self._seen()
-        pairs = zip(self.talks, seen, strict=True)
-        return [talk for talk, one in pairs if not one["ended"]]
+        pairs = zip(self.played, seen, strict=True)
+        return [each for each, one in pairs if not one["ended"]]
 
 
-def _ended_by(talk: PlayedExchange, at: float) -> bool:
-    """Whether it had ended by itself; what broke ends when something is done."""
-    broken = "broken" in talk.exchange["response"]
-    return not broken and talk.exchange["ended"] <= at
+def _ended_by(each: PlayedExchange, at: float) -> bool:
+    """Return whether it had ended by then; a broken answer ends with a later step."""
+    broken = "broken" in each.exchange["response"]
+    return not broken and each.exchange["ended"] <= at
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -181,7 +185,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def steps(recording: dict[str, Any]) -> Iterator[tuple[float, str, dict[str, Any]]]:
-    """Order what happens: beginnings, closings by the client, things done."""
+    """Yield the steps: starts and closings of requests, and changes of the server."""
     for exchange in recording["exchanges"]:
         if "did" in exchange:
             yield exchange["at"], "do", exchange
@@ -192,10 +196,10 @@ def steps(recording: dict[str, Any]) -> Iterator[tuple[float, str, dict[str, Any
 
 
 @asynccontextmanager
-async def surroundings(
+async def recorded_server(
     name: str, given: dict[str, Any]
 ) -> AsyncIterator[RecordingPlayer]:
-    """Run a sandbox as the recorded server was set up."""
+    """Run a sandbox that is set up like the recorded server."""
     profile = "older" if name.startswith("older") else "current"
     options = ("--clock", "manual", "--models", given["models"], "--profile", profile)
     machine = MACHINES.get(name, ())
@@ -210,13 +214,13 @@ async def surroundings(
             try:
                 yield run
             finally:
-                for talk in run.talks:
-                    talk.task.cancel()
+                for each in run.played:
+                    each.task.cancel()
 
 
 async def play(name: str, recording: dict[str, Any]) -> list[PlayedExchange]:
-    """Do all that was done, in its order."""
-    async with surroundings(name, recording["given"]) as run:
+    """Play all steps of a recording, in order."""
+    async with recorded_server(name, recording["given"]) as run:
         for at, kind, exchange in sorted(steps(recording), key=lambda step: step[0]):
             await run.move_to(at)
             if kind == "close":
@@ -228,4 +232,4 @@ async def play(name: str, recording: dict[str, Any]) -> list[PlayedExchange]:
             else:
                 await run.start(exchange)
         await run.end()
-    return run.talks
+    return run.played

@@ -27,7 +27,7 @@ class RecordedRequest(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """A line of a stream, and when it came."""
+    """A line of a stream, and its time."""
 
     at: float
     json: dict[str, object]
@@ -45,15 +45,15 @@ class RecordedAnswer(msgspec.Struct, frozen=True):
 
     @property
     def error(self) -> str | None:
-        """What the server said went wrong, in the body or in a line."""
-        for said in (self.json, *(line.json for line in self.lines)):
-            if isinstance(said, dict) and "error" in said:
-                return str(said["error"])
+        """The error of the server, in the body or in a line."""
+        for value in (self.json, *(line.json for line in self.lines)):
+            if isinstance(value, dict) and "error" in value:
+                return str(value["error"])
         return None
 
     @property
     def body(self) -> bytes:
-        """The body as it came, as far as its form matters."""
+        """The body as it was received, as far as its form matters."""
         if self.lines:
             return b"".join(self.chunks())
         if self.json is UNSET:
@@ -95,7 +95,7 @@ def scenarios() -> dict[str, Scenario]:
 def recorded_answers(
     method: str, path: str
 ) -> Iterator[tuple[str, RecordedAnswer, RecordedRequest]]:
-    """Yield all that was answered at an endpoint, with the name of the file."""
+    """Yield all answers of an endpoint, with the name of the file."""
     for file, scenario in scenarios().items():
         for exchange in scenario.exchanges:
             asked, answer = exchange.request, exchange.response
@@ -104,7 +104,7 @@ def recorded_answers(
 
 
 def replaying_transport(answer: RecordedAnswer) -> httpx.MockTransport:
-    """Return a server that gives this answer to whatever it is asked."""
+    """Return a server that gives this answer to every request."""
 
     async def stream() -> AsyncIterator[bytes]:
         for chunk in answer.chunks():

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import socket
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import cache
 from queue import SimpleQueue
 from threading import Thread
-from time import monotonic, sleep
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -25,12 +23,13 @@ from playwright.sync_api import (
 )
 from support.cli_runner import FAST
 from support.service_program import RunningService
+from support.waiting import wait_until
 
 from herdbook.sandbox import RealClock, Settings, World
 
 T = TypeVar("T")
 
-MISSING = "no Chromium here; get it with: apt-get install chromium"
+MISSING = "Chromium is not installed. To install it: apt-get install chromium"
 CHROMIUM_FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update"),
@@ -39,6 +38,8 @@ CHROMIUM_FLAGS = (
 """Options that keep Chromium off the network."""
 
 PATIENCE_MS = 10_000
+"""Maximum time of each wait for a page, milliseconds."""
+
 LONGEST_S = 55.0
 """Maximum seconds of a test, below the limit of the runner."""
 
@@ -117,7 +118,7 @@ class BrowserThread:
     """A browser in a thread, replaced if it does not answer."""
 
     def __init__(self) -> None:
-        self._hand = _Worker()
+        self._worker = _Worker()
 
     def run(self, call: Callable[[], T], within_s: float = LONGEST_S) -> T:
         """Run a call in the browser's thread.
@@ -125,34 +126,34 @@ class BrowserThread:
         Raises:
             TimeoutError: The call took too long; the browser is replaced.
         """
-        future = self._hand.begin(call)
+        future = self._worker.begin(call)
         try:
             return future.result(within_s)
         except TimeoutError:
             if not future.done():
-                self._hand = _Worker()
+                self._worker = _Worker()
             raise
 
     @property
     def browser(self) -> Browser:
         """The browser; use it only in its thread."""
-        return self._hand.browser
+        return self._worker.browser
 
     def close(self) -> None:
         """End it."""
         with suppress(TimeoutError):
-            self.run(self._hand.end, 10)
+            self.run(self._worker.end, 10)
 
 
 class PageSession:
     """The pages that a test opens; an error on them fails the test.
 
     Attributes:
-        stage: The browser.
+        thread: The browser.
     """
 
-    def __init__(self, stage: BrowserThread) -> None:
-        self.stage = stage
+    def __init__(self, thread: BrowserThread) -> None:
+        self.thread = thread
         self._contexts: list[Any] = []
         self._errors: list[str] = []
         self._expected: list[str] = []
@@ -166,7 +167,7 @@ class PageSession:
             options: Options of Playwright's ``new_context``.
         """
         given = {"timezone_id": ZONE, "locale": "en-GB", **options}
-        context = self.stage.browser.new_context(base_url=herdbook.address, **given)
+        context = self.thread.browser.new_context(base_url=herdbook.address, **given)
         context.set_default_timeout(PATIENCE_MS)
         if given["timezone_id"] == ZONE:  # else the first visit loads itself again
             zone = {"name": "zone", "value": ZONE, "url": herdbook.address}
@@ -206,14 +207,14 @@ class PageSession:
             if "ERR_ABORTED" not in str(request.failure):
                 self._errors.append(f"failed: {request.url} {request.failure}")
 
-        def asked(request: Request) -> None:
+        def requested(request: Request) -> None:
             if urlsplit(request.url).netloc != host:
-                self._errors.append(f"stranger: {request.url}")
+                self._errors.append(f"request to another host: {request.url}")
 
         context.on("console", console)
         context.on("weberror", lambda e: self._errors.append(f"error: {e.error}"))
         context.on("requestfailed", failed)
-        context.on("request", asked)
+        context.on("request", requested)
 
 
 def row(page: Page, model: str) -> Locator:
@@ -241,31 +242,17 @@ def expect_state(
     expect(page.locator("#head .state")).to_contain_text(state)
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait until a condition holds."""
-    deadline = monotonic() + PATIENCE_MS / 1000
-    while not holds():
-        assert monotonic() < deadline
-        sleep(0.02)
-
-
 def sandbox_world(speed: float = FAST) -> World:
     """Return a world with memory for all models."""
-    room = Settings(vram_bytes=64_000_000_000, max_loaded=20, keep_alive_s=1e6)
-    return World(models=MODELS, clock=RealClock(speed=speed), settings=room)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-    return port
+    memory = Settings(vram_bytes=64_000_000_000, max_loaded=20, keep_alive_s=1e6)
+    return World(models=MODELS, clock=RealClock(speed=speed), settings=memory)
 
 
 def pull(page: Page, model: str) -> None:
     """Pull a model by its name from the list of models."""
     page.get_by_label("Pull a model").fill(model)
     page.get_by_role("button", name="Pull model", exact=True).click()
-    asked = page.get_by_role("main").last
-    expect(asked).to_contain_text(f"Pull {model}?")
-    asked.get_by_role("button", name="pull").click()
+    confirmation = page.get_by_role("main").last
+    expect(confirmation).to_contain_text(f"Pull {model}?")
+    confirmation.get_by_role("button", name="pull").click()
     page.wait_for_url(f"**/models/{model}*")

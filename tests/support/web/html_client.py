@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
-from time import monotonic, sleep
 from typing import Any
 
 import httpx
@@ -98,9 +97,9 @@ class HtmlClient:
 @contextmanager
 def open_client(address: str, token: str = "") -> Iterator[HtmlClient]:
     """Open a client of a service while the block runs."""
-    looking = HtmlClient(address, token)
-    with looking.http:
-        yield looking
+    client = HtmlClient(address, token)
+    with client.http:
+        yield client
 
 
 def event_types(herdbook: RunningService, name: str = MODEL) -> list[str]:
@@ -122,12 +121,3 @@ def settings_of(herdbook: RunningService, name: str = MODEL) -> dict[str, Any]:
 def version_of(herdbook: RunningService) -> str:
     """Return the present version of the settings, for a form."""
     return str(herdbook.get(f"/v1/models/{MODEL}/configuration")["version"])
-
-
-def wait_until(holds: Callable[[], bool], within_s: float = 20.0) -> None:
-    """Wait until a condition holds."""
-
-    deadline = monotonic() + within_s
-    while not holds():
-        assert monotonic() < deadline
-        sleep(0.05)

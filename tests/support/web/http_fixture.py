@@ -26,9 +26,9 @@ from herdbook.service.server import serve
 from herdbook.service.settings import ServiceSettings
 
 READER, OPERATOR, ADMIN = (f"hb_{letter * 43}" for letter in "roa")
-"""The tokens of three people: ruth may read, olga may operate, anna may everything.
+"""The tokens of three people: ruth may read, olga may operate, anna may do everything.
 
-They are the same in every process, since tests are named by them.
+They are the same in every process, because test ids contain them.
 """
 
 TOKENS = (
@@ -56,7 +56,7 @@ async def body(request: Request[Any, Any, Any]) -> dict[str, int]:
 
 @get("/v1/loose", sync_to_thread=False)
 def loose() -> Response[str]:
-    """Answer as an application would that means to open itself to others."""
+    """Answer as an application would that opens itself to other sites."""
     return Response(
         "loose",
         headers={
@@ -70,7 +70,7 @@ def loose() -> Response[str]:
 
 @get("/v1/broken")
 async def broken() -> None:
-    raise RuntimeError("nobody foresaw this")
+    raise RuntimeError("unexpected")
 
 
 @get("/v1/long")
@@ -119,7 +119,7 @@ async def plain(request: Request[Any, Any, Any]) -> str:
     return "fine"
 
 
-def _told(_: Request[Any, Any, Any], error: HerdbookError) -> Response[bytes]:
+def _problem(_: Request[Any, Any, Any], error: HerdbookError) -> Response[bytes]:
     status, headers, content = problems.answer(error)
     return Response(content, status_code=status, headers=headers)
 
@@ -128,35 +128,39 @@ def application() -> App:
     handlers: list[Any] = [who, admin, body, loose, broken, long, soon, stream, cut]
     return Litestar(
         [*handlers, environment, page, plain, *login.HANDLERS],
-        exception_handlers={HerdbookError: _told, RuntimeError: _raised},
+        exception_handlers={HerdbookError: _problem, RuntimeError: _raise},
         logging_config=None,
         openapi_config=None,
     )
 
 
-def _raised(_: Request[Any, Any, Any], error: RuntimeError) -> Response[Any]:
+def _raise(_: Request[Any, Any, Any], error: RuntimeError) -> Response[Any]:
     raise error
 
 
 class GuardedServer(NamedTuple):
-    """Where the application is."""
+    """The address of the application, and who authenticates its requests."""
 
     address: str
     port: int
     authenticator: Authenticator
 
     def client(self, token: str | None = None, **given: Any) -> httpx.AsyncClient:
-        """Return a client that brings a token."""
+        """Return a client that sends a token, if given."""
         headers = {"authorization": f"Bearer {token}"} if token else {}
         headers |= given.pop("headers", {})
         return httpx.AsyncClient(base_url=self.address, headers=headers, **given)
 
     async def raw(self, *parts: bytes | float, source: str = "127.0.0.1") -> bytes:
-        """Send bytes as they are, wait the seconds between, return all that comes."""
+        """Send bytes unchanged, pausing for the numbers of seconds among them.
+
+        Returns:
+            Everything that was received until the connection was closed.
+        """
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", self.port, local_addr=(source, 0)
         )
-        received = asyncio.ensure_future(_all_of(reader))
+        received = asyncio.ensure_future(_received(reader))
         try:
             for part in parts:
                 if isinstance(part, bytes):
@@ -165,19 +169,19 @@ class GuardedServer(NamedTuple):
                 else:
                     await asyncio.sleep(part)
         except ConnectionError:
-            pass  # it had enough; what it said is what counts
+            pass  # refused; the answer is what counts
         try:
             return await received
         finally:
             writer.transport.abort()
 
     async def ask(self, head: str, source: str = "127.0.0.1") -> bytes:
-        """Send a request without a body, its lines parted by newlines."""
+        """Send a request without a body, with newlines between its lines."""
         text = head.replace("\n", "\r\n") + "\r\nConnection: close\r\n\r\n"
         return await self.raw(text.encode("latin-1"), source=source)
 
 
-async def _all_of(reader: asyncio.StreamReader) -> bytes:
+async def _received(reader: asyncio.StreamReader) -> bytes:
     received = b""
     try:
         while piece := await reader.read(65536):
@@ -191,8 +195,8 @@ def status_of(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
 
 
-def _http_alone(app: App) -> App:
-    """Return an application that knows nothing of a server's start and end."""
+def _without_lifespan(app: App) -> App:
+    """Return an application without the lifespan protocol of ASGI."""
 
     async def call(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -209,7 +213,7 @@ async def serve_guarded(
     given = {"port": 0, "tokens": TOKENS, **given}
     settings = ServiceSettings(**given)
     guard = Guard(
-        _http_alone(app) if app else application(),
+        _without_lifespan(app) if app else application(),
         settings,
         authenticator=authenticator,
     )
@@ -225,7 +229,7 @@ async def _main() -> None:
     tokens = take_from_environment(os.environ)
     given = msgspec.json.decode(sys.argv[1]) if len(sys.argv) > 1 else {}
     async with serve_guarded(tokens=tokens, **given) as place:
-        print(place.address, flush=True)  # noqa: T201 - what it says is how it is found
+        print(place.address, flush=True)  # noqa: T201 - tests read it
         await asyncio.to_thread(sys.stdin.read)
 
 

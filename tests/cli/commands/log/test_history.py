@@ -45,7 +45,9 @@ def test_history_of_all_models_names_the_model(lived: Herdbook) -> None:
         (["--since", "#9999"], []),
     ],
 )
-def test_history_filters(lived: Herdbook, options: list[str], types: list[str]) -> None:
+def test_history_is_filtered(
+    lived: Herdbook, options: list[str], types: list[str]
+) -> None:
     entries = lived("history", "--json", *options).json
 
     assert [entry["type"] for entry in entries] == types

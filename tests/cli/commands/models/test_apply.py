@@ -55,7 +55,7 @@ def test_plan_shows_the_steps_with_their_bytes(
 
 
 @pytest.mark.usefixtures("server")
-def test_plan_does_nothing(herdbook: Herdbook, wanted: Path) -> None:
+def test_apply_with_plan_changes_nothing(herdbook: Herdbook, wanted: Path) -> None:
     herdbook("apply", str(wanted), "--plan", "--prune")
 
     assert sorted(present(herdbook)) == [*SOME]

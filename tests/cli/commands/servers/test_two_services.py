@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 
 import pytest
 from support.cli_runner import Herdbook, SandboxThread
+from support.postgres.fixture import with_schema
 from support.service_program import ServiceProcess, run_service
+from support.waiting import wait_until
 
 from herdbook.events.postgres.address import PostgresAddress
 
@@ -25,8 +27,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "SQLite":
         return str(tmp_path / "shared.db")
     address: PostgresAddress = request.getfixturevalue("address")
-    joint = "&" if "?" in address.url else "?"
-    return f"{address.url}{joint}schema={address.schema}"
+    return with_schema(address.url, address.schema)
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def services(
         node = {"name": "gpu1", "url": other_server.address}
         assert other.http.post("/v1/nodes", json=node).status_code == 201
         refresh = {"kind": "refresh", "node": "gpu1"}
-        until(lambda: one.http.post("/v1/operations", json=refresh).is_success, 20)
+        wait_until(lambda: one.http.post("/v1/operations", json=refresh).is_success, 20)
         yield one, other
 
 
@@ -81,8 +82,8 @@ def test_services_show_and_cancel_the_work_of_each_other_and_survive_a_kill(
     begun_pull(one, other)
     one.kill()
     killed_at = monotonic()
-    until(lambda: "PullInterrupted" in types(other), TAKEN_OVER_S)
-    until(lambda: sorted(other.get("/readyz")["refreshes"]) == NODES, TAKEN_OVER_S)
+    wait_until(lambda: "PullInterrupted" in types(other), TAKEN_OVER_S)
+    wait_until(lambda: sorted(other.get("/readyz")["refreshes"]) == NODES, TAKEN_OVER_S)
 
     assert monotonic() - killed_at < TAKEN_OVER_S
     assert other.get(f"/v1/models/{BIG}?node=gpu1")["state"] == "not_present"
@@ -99,7 +100,7 @@ def begun_pull(one: ServiceProcess, other: ServiceProcess) -> str:
     started = one.http.post("/v1/operations", json=wanted)
     assert started.status_code == 202
     key: str = started.json()["id"]
-    until(
+    wait_until(
         lambda: key in [each["id"] for each in other.get("/v1/operations")],
         20,
     )
@@ -110,10 +111,3 @@ def types(service: ServiceProcess) -> set[str]:
     """Return the types of the events of the model on the second node."""
     history = service.get(f"/v1/models/{BIG}/history?node=gpu1&limit=1000")
     return {entry["type"] for entry in history}
-
-
-def until(holds: Callable[[], bool], within_s: float) -> None:
-    deadline = monotonic() + within_s
-    while not holds():
-        assert monotonic() < deadline
-        sleep(0.1)

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from support.cli_runner import SandboxThread
 from support.service_program import ServiceThread, run_in_thread
+from support.waiting import wait_until
 from support.web.html_client import (
     HOSTILE,
     MODEL,
@@ -20,16 +21,8 @@ from support.web.html_client import (
     open_client,
     settings_of,
     version_of,
-    wait_until,
 )
 from support.web.http_fixture import ADMIN, OPERATOR, READER, TOKENS
-
-
-@pytest.fixture
-def browser(herdbook: ServiceThread) -> Iterator[HtmlClient]:
-    """Return who looks at the pages of a service that runs."""
-    with open_client(herdbook.address) as looking:
-        yield looking
 
 
 def test_pull_by_name_asks_for_confirmation(browser: HtmlClient) -> None:

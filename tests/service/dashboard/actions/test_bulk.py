@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.cli_runner import SandboxThread
 from support.service_program import ServiceThread, run_in_thread
+from support.waiting import wait_until
 from support.web.html_client import (
     HOSTILE,
     MODEL,
     HtmlClient,
     event_types,
     open_client,
-    wait_until,
 )
 from support.web.http_fixture import OPERATOR, TOKENS
 
 from herdbook.projections.sentences import bytes_text
-
-
-@pytest.fixture
-def browser(herdbook: ServiceThread) -> Iterator[HtmlClient]:
-    with open_client(herdbook.address) as looking:
-        yield looking
 
 
 def present(herdbook: ServiceThread) -> dict[str, int]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 from support.cli_runner import SandboxThread
 from support.service_program import RunningService
-from support.web.html_client import HtmlClient, open_client, wait_until
+from support.waiting import wait_until
+from support.web.html_client import HtmlClient, open_client
 
 from herdbook.service.dashboard import paging
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -13,6 +12,7 @@ import httpx
 import pytest
 from support.cli_runner import SandboxThread
 from support.service_program import ServiceThread, run_in_thread
+from support.waiting import wait_until
 from support.web.html_client import (
     HOSTILE,
     MODEL,
@@ -22,7 +22,6 @@ from support.web.html_client import (
     event_types,
     open_client,
     version_of,
-    wait_until,
 )
 
 PAGES = [
@@ -35,13 +34,6 @@ PAGES = [
     *("/models/never:seen", "/models/hf.co/some/body:q4", "/models/hf.co%2Fa%2Fb"),
     f"/models/{MODEL}/configuration",
 ]
-
-
-@pytest.fixture
-def browser(herdbook: ServiceThread) -> Iterator[HtmlClient]:
-    """Return who looks at the pages of a service that runs."""
-    with open_client(herdbook.address) as looking:
-        yield looking
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -108,7 +108,7 @@ def test_span_of_a_damaged_time(year: int) -> None:
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[HtmlClient]:
-    """Return who looks at a service with uses of now and of twenty days ago."""
+    """Return a client of a service with uses of now and of twenty days ago."""
     log, before = tmp_path / "herd.db", NOW - timedelta(days=20)
     missing = UsesNotRecorded(count=7, since=NOW, until=NOW, reason="disk full")
     events = [

@@ -1,4 +1,4 @@
-"""A place for a log."""
+"""A path for a log."""
 
 from __future__ import annotations
 
@@ -9,5 +9,6 @@ import pytest
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
+    """Return the path of a log that does not exist yet, in a directory of its own."""
     (tmp_path / "data").mkdir()
     return tmp_path / "data" / "herd.db"
