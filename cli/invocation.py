@@ -148,11 +148,11 @@ class Invocation:
             except NodeAddressError as error:
                 if not log_only:
                     raise
-                _warn(f"{error}. The server was not asked")
+                warn(f"{error}. The server was not asked")
                 refresh = False
                 fleet = await enter(self._open(settings, refresh=False, reading=True))
             for problem in failed_refreshes(fleet) if refresh and warns else ():
-                _warn(problem)
+                warn(problem)
             yield fleet
 
     @asynccontextmanager
@@ -195,7 +195,7 @@ class Invocation:
     ) -> AsyncIterator[Fleet]:
         opened = Fleet.open(
             self.log,
-            ollama=self.ollama,
+            ollama=None if all_nodes else self.ollama,
             node=None if all_nodes else self.node,
             actor=actor(),
             registry=self.registry,
@@ -212,7 +212,8 @@ class Invocation:
                     self.position = fleet.log.live.views.position
 
 
-def _warn(text: str) -> None:
+def warn(text: str) -> None:
+    """Write a warning on stderr."""
     line = clean(f"herdbook: warning: {text}")
     sys.stderr.write(f"{folded(line, sys.stderr)}\n")
 

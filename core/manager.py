@@ -30,7 +30,12 @@ from herdbook.core.desired import plan
 from herdbook.core.desired.desired import DesiredSet
 from herdbook.core.desired.plan import Plan, PlanProgress
 from herdbook.core.diagnosis import Diagnosis
-from herdbook.core.errors import CallerError, OllamaError, WrongExpectedVersionError
+from herdbook.core.errors import (
+    AmbiguousNodeError,
+    CallerError,
+    OllamaError,
+    WrongExpectedVersionError,
+)
 from herdbook.core.models import configuration
 from herdbook.core.models.registry import ModelRegistry, parse_role
 from herdbook.core.observer import NO_OBSERVER, Observer
@@ -53,8 +58,9 @@ from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.recorded import Cause, NewEvent
 from herdbook.events.store import ANY
 from herdbook.events.streams import check_node, node_stream
+from herdbook.projections.nodes import FIRST_NODE, default_node, managed_nodes
 from herdbook.projections.roles import ModelRole
-from herdbook.projections.status import ModelStatus, Work
+from herdbook.projections.status import ModelStatus, NodeStatus, Work
 
 
 class ModelManager(Commands):
@@ -83,7 +89,7 @@ class ModelManager(Commands):
         log: str | Path | PostgresAddress = "herd.db",
         *,
         ollama: str | None = None,
-        node: str = "local",
+        node: str | None = None,
         actor: str = "library:python",
         registry: ModelRegistry | None = None,
         settings: ManagerSettings | None = None,
@@ -98,8 +104,10 @@ class ModelManager(Commands):
             log: File of the log, created if it does not exist, or the address of a
                 PostgreSQL database; ``:memory:`` for a log without a file.
             ollama: Address of the server, in the format of ``OLLAMA_HOST``; by default
-                ``OLLAMA_HOST``, or ``127.0.0.1:11434``.
-            node: Name of the server in the log.
+                ``OLLAMA_HOST``, or the node's address in the log if it was added or if
+                ``OLLAMA_HOST`` is not set; in a new log ``127.0.0.1:11434``.
+            node: Name of the server in the log; by default that of the only one, or
+                ``local``.
             actor: Recorded as who requested a change, outside of ``acting_as``.
             registry: Known models; by default the shipped catalogue.
             settings: Timeouts, retries and intervals.
@@ -113,18 +121,20 @@ class ModelManager(Commands):
         Raises:
             StoreError: The log cannot be opened.
             NodeAddressError: The log has another address for the node.
+            AmbiguousNodeError: The log has several nodes, and none is named.
             CallerError: An argument is not valid.
         """
         clock, settings = clock or SystemClock(), settings or ManagerSettings()
         # Checked first, so that an invalid argument leaves no log behind.
         base_url(server_setting(ollama))
-        check_node(node)
+        if node is not None:
+            check_node(node)
         async with (
             OpenLog.open(log, clock, reading=reading) as opened,
             cls.on(
                 opened,
                 ollama=ollama,
-                node=node,
+                node=node or _default_node(opened),
                 actor=actor,
                 registry=registry,
                 settings=settings,
@@ -146,7 +156,7 @@ class ModelManager(Commands):
         *,
         ollama: str | None = None,
         api_key: str | None = None,
-        node: str = "local",
+        node: str = FIRST_NODE,
         actor: str = "library:python",
         registry: ModelRegistry | None = None,
         settings: ManagerSettings | None = None,
@@ -160,8 +170,8 @@ class ModelManager(Commands):
             log: The log.
             ollama: As ``open`` has it.
             api_key: API key of the server; by default ``OLLAMA_API_KEY``.
-            node: As ``open`` has it, like all that follow.
-            actor: See ``open``.
+            node: Name of the server in the log.
+            actor: As ``open`` has it, like all that follow.
             registry: See ``open``.
             settings: See ``open``.
             clock: See ``open``.
@@ -178,7 +188,8 @@ class ModelManager(Commands):
 
         clock, settings = clock or SystemClock(), settings or ManagerSettings()
         observer = observer or NO_OBSERVER
-        setting = server_setting(ollama)
+        known = log.live.views.status.node(node_stream(check_node(node)))
+        setting = _address(ollama, known)
         key = os.environ.get("OLLAMA_API_KEY") if api_key is None else api_key
         async with AsyncExitStack() as stack:
             client = OllamaClient(
@@ -190,7 +201,7 @@ class ModelManager(Commands):
             await stack.enter_async_context(client)
             repository = ModelRepository(
                 log.live,
-                node=check_node(node),
+                node=node,
                 clock=clock,
                 actor=actor,
                 observer=observer,
@@ -519,3 +530,26 @@ class ModelManager(Commands):
             *check_tasks(self.background_tasks() if in_background else []),
             *await check_server(self._client, checking),
         ]
+
+
+def _default_node(log: OpenLog) -> str:
+    """Return the node that is managed if none is named.
+
+    Raises:
+        AmbiguousNodeError: The log has several, none of which is ``local``.
+    """
+    nodes = log.live.views.status.nodes()
+    name = default_node(nodes)
+    if name is None:
+        raise AmbiguousNodeError("", tuple(one.name for one in managed_nodes(nodes)))
+    return name
+
+
+def _address(given: str | None, node: NodeStatus | None) -> str | None:
+    """Return the address of a server: as given, in ``OLLAMA_HOST``, or in the log.
+
+    An added node has its own address, whatever ``OLLAMA_HOST`` is.
+    """
+    if given is not None or node is None:
+        return server_setting(given)
+    return node.url if node.managed else server_setting(None) or node.url

@@ -20,7 +20,7 @@ from herdbook.core.errors import NoPlaceError, UnknownNodeError
 from herdbook.core.fleet import desired_nodes, placement
 from herdbook.core.fleet.desired_nodes import NodePlan
 from herdbook.core.fleet.managers import NodeManagers
-from herdbook.core.fleet.members import DEFAULT, Members, members
+from herdbook.core.fleet.members import Members
 from herdbook.core.fleet.nodes_file import NodeAction, NodeStep
 from herdbook.core.fleet.placement import NodeView, Place
 from herdbook.core.history.read_model import ReadModel
@@ -35,6 +35,7 @@ from herdbook.events.facts import NodeSettings
 from herdbook.events.instances import Holder
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.streams import check_node, node_stream
+from herdbook.projections.nodes import FIRST_NODE, managed_nodes
 from herdbook.projections.recommendation import Candidate
 from herdbook.projections.roles import ModelRole
 from herdbook.projections.status import ModelStatus, NodeStatus
@@ -49,8 +50,8 @@ _log = Logger("herdbook.fleet")
 class Fleet:
     """The nodes of a log, each with its manager.
 
-    Open it with ``async with Fleet.open(...) as fleet``. A log in which no node was
-    added has one, named ``local``. While background refreshes are on, the fleet follows
+    Open it with ``async with Fleet.open(...) as fleet``. A new log has one node, named
+    ``local``. While background refreshes are on, the fleet follows
     the log: nodes that other processes add or remove get or lose their manager.
 
     Attributes:
@@ -93,8 +94,9 @@ class Fleet:
 
         Args:
             log: As ``ModelManager.open`` has it.
-            ollama: Address of the chosen node, or of ``local``; by default its address
-                in the log if it was added, or ``OLLAMA_HOST``.
+            ollama: Address of the chosen node, the only one, or ``local``; by default
+                ``OLLAMA_HOST``, or its address in the log if it was added or if
+                ``OLLAMA_HOST`` is not set.
             node: Manage only this node; None for all.
             actor: Recorded as who requested a change, outside of ``acting_as``.
             registry: Known models; by default the shipped catalogue.
@@ -114,17 +116,18 @@ class Fleet:
         """
         clock, settings = clock or SystemClock(), settings or ManagerSettings()
         registry = registry or ModelRegistry()
-        default = DEFAULT if node is None else check_node(node)
+        if node is not None:
+            check_node(node)
         base_url(server_setting(ollama))
 
         def open_node(one: NodeStatus) -> AbstractAsyncContextManager[ModelManager]:
-            own = one.name == default
-            given = own and one.name not in managers.moved
-            given = given and (ollama is not None or not one.managed)
+            own = one.name == meant
+            # An added node has its key in a variable of its own, or none.
+            keyed = own and (not one.managed or one.name in (node, FIRST_NODE))
             return ModelManager.on(
                 opened,
-                ollama=ollama if given else one.url,
-                api_key=None if own and not one.settings.key_env else _key_of(one),
+                ollama=ollama if own and one.name not in managers.moved else one.url,
+                api_key=None if keyed and not one.settings.key_env else _key_of(one),
                 node=one.name,
                 actor=actor,
                 registry=registry,
@@ -135,8 +138,9 @@ class Fleet:
             )
 
         async with OpenLog.open(log, clock, reading=reading) as opened:
-            members = Members(opened.live, clock=clock, actor=actor, default=default)
-            managers = NodeManagers(members, open_node, chosen=node, clock=clock)
+            members = Members(opened.live, clock=clock, actor=actor, chosen=node)
+            managers = NodeManagers(members, open_node, clock=clock)
+            meant = await members.meant(ollama)
             async with AsyncExitStack() as stack:
                 stack.push_async_callback(managers.close)
                 if node is not None:
@@ -156,7 +160,7 @@ class Fleet:
     def home(self) -> ModelManager:
         """Any of the managers, for questions about the whole log."""
         names = self.names or self.all_names
-        return self.manager(DEFAULT if DEFAULT in names else names[0])
+        return self.manager(FIRST_NODE if FIRST_NODE in names else names[0])
 
     @property
     def all_names(self) -> list[str]:
@@ -256,8 +260,8 @@ class Fleet:
 
     def nodes_of(self, then: ReadModel) -> list[ReadModel]:
         """Return the read models of all nodes at the position of one of them."""
-        nodes = self._managers.chosen(members(then.nodes(), self._members.default))
-        return [then.of(node.name) for node in nodes]
+        nodes = managed_nodes(then.nodes(), self._members.chosen)
+        return [then.of(node.name) for node in self._managers.chosen(nodes)]
 
     async def statuses(self) -> list[ModelStatus]:
         """Return the status of each model on each node, by node and name."""

@@ -35,7 +35,6 @@ class NodeManagers:
 
     Args:
         members: The nodes of the log.
-        chosen: Manage only this node; None for all.
         open_node: Opens the manager of a node.
         clock: The clock.
 
@@ -49,13 +48,11 @@ class NodeManagers:
         members: Members,
         open_node: OpenNode,
         *,
-        chosen: str | None,
         clock: Clock,
     ) -> None:
         self.moved: set[str] = set()
         self._members = members
         self._open_node = open_node
-        self._chosen = chosen
         self._clock = clock
         self._managers: dict[str, _NodeManager] = {}
         self._syncing = asyncio.Lock()
@@ -108,7 +105,7 @@ class NodeManagers:
 
     def chosen(self, nodes: Iterable[NodeStatus]) -> list[NodeStatus]:
         """Return those of the given nodes that are to be managed."""
-        return [one for one in nodes if self._chosen in (None, one.name)]
+        return [one for one in nodes if self._members.chosen in (None, one.name)]
 
     async def _keep_in_sync(self, task: BackgroundTask) -> None:
         while True:
@@ -129,9 +126,9 @@ class NodeManagers:
         """
         async with self._syncing:
             wanted = {node.name: node for node in await self.nodes()}
-            if not wanted and self._chosen is not None:
+            if not wanted and self._members.chosen is not None:
                 known = [node.name for node in await self._members.now()]
-                raise UnknownNodeError(self._chosen, known=tuple(known))
+                raise UnknownNodeError(self._members.chosen, known=tuple(known))
             for name, one in list(self._managers.items()):
                 if name in wanted and one.has_moved(wanted[name]):
                     self.moved.add(name)

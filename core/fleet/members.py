@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -36,35 +36,12 @@ from herdbook.events.facts import (
 )
 from herdbook.events.recorded import Cause
 from herdbook.events.streams import check_node, node_stream
+from herdbook.projections.nodes import default_node, managed_nodes
 from herdbook.projections.status import NodeStatus
-
-DEFAULT: Final = "local"
-"""Name of the node that exists without having been added."""
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_TEXT: Final = 200
 _MOST_TEXTS: Final = 100
-
-
-def members(nodes: Iterable[NodeStatus], default: str = DEFAULT) -> list[NodeStatus]:
-    """Return the nodes to manage, by name.
-
-    These are the nodes that were added, and the default one if it has an address in
-    the log or if there is no other.
-
-    Args:
-        nodes: The nodes of a log.
-        default: Name of the default node.
-    """
-    known = {node.name: node for node in nodes}
-    chosen = [
-        node
-        for node in known.values()
-        if node.managed
-        or (node.name == default and node.url and node.removed_at is None)
-    ]
-    chosen = chosen or [known.get(default) or NodeStatus(name=default)]
-    return sorted(chosen, key=lambda node: node.name)
 
 
 def node_url(node: str, given: str) -> str:
@@ -132,19 +109,19 @@ class Members:
         live: The log and its views.
         clock: The clock.
         actor: Recorded as who requested a change, outside of ``acting_as``.
-        default: Name of the default node.
+        chosen: The only node to manage; None for all.
 
     Attributes:
-        default: The same name.
+        chosen: The same name.
     """
 
     def __init__(
-        self, live: LiveViews, *, clock: Clock, actor: str, default: str = DEFAULT
+        self, live: LiveViews, *, clock: Clock, actor: str, chosen: str | None = None
     ) -> None:
         self._live = live
         self._clock = clock
         self._actor = actor
-        self.default = default
+        self.chosen = chosen
 
     async def now(self) -> list[NodeStatus]:
         """Return the managed nodes, by name, at the end of the log.
@@ -176,6 +153,35 @@ class Members:
         )
         if others and not own:
             raise UnknownNodeError(name, known=tuple(one.name for one in others))
+
+    async def meant(self, given: str | None) -> str | None:
+        """Return the node that an address is for, if none is named.
+
+        Args:
+            given: The address that was given on opening; None for none.
+
+        Returns:
+            The only node, or ``local``; None if there are several others.
+
+        Raises:
+            CallerError: There are several others, and none has the address.
+            StoreError: The log cannot be read.
+        """
+        if self.chosen is not None:
+            return self.chosen
+        nodes = await self.now()
+        name = default_node(nodes)
+        if name is None and given:
+            url = base_url(given)
+            if not any(same_server(one.url, url) for one in nodes):
+                names = ", ".join(one.name for one in nodes)
+                raise CallerError(
+                    url,
+                    "is not the address of a node of this log",
+                    f"Nodes: {names}. Add it as another node, or choose one of them: "
+                    "--node NAME",
+                )
+        return name
 
     def status(self, name: str) -> NodeStatus:
         """Return the status of a node, managed or not, as the views have it."""
@@ -269,7 +275,7 @@ class Members:
         await self._record(name, decide)
 
     def _members(self) -> list[NodeStatus]:
-        return members(self._live.views.status.nodes(), self.default)
+        return managed_nodes(self._live.views.status.nodes(), self.chosen)
 
     def _check_member(self, node: NodeStatus) -> None:
         """Check that a node is managed.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +28,7 @@ from herdbook.cli.options import Node, Yes
 from herdbook.cli.output import Column, Piece, Row
 from herdbook.core import Fleet, HerdbookError, NodeStatus, OllamaError, ReadModel
 from herdbook.core.fleet import nodes_file
-from herdbook.core.fleet.members import DEFAULT, node_url
+from herdbook.core.fleet.members import node_url
 from herdbook.core.fleet.nodes_file import NodeAction, NodeStep
 from herdbook.core.ollama.address import same_server
 from herdbook.events.facts import NodeSettings
@@ -37,6 +36,7 @@ from herdbook.events.instances import Holder
 from herdbook.presentation import nodes as texts
 from herdbook.presentation import shapes
 from herdbook.presentation.wording import NOTHING
+from herdbook.projections.nodes import default_node
 from herdbook.projections.sentences import bytes_text, counted
 
 _COLUMNS = (
@@ -126,8 +126,11 @@ async def add(  # noqa: PLR0913 - the settings of a node
     async with invocation.managing_nodes() as fleet:
         await fleet.add(name, url, settings)
         manager = fleet.manager(name)
-        with suppress(OllamaError):  # recorded, and shown below
+        reason = ""
+        try:
             await manager.refresh()
+        except OllamaError as error:
+            reason = f": {error}"
         found = texts.node(await manager.now())
     if invocation.json:
         invocation.screen.write_json(found)
@@ -135,7 +138,6 @@ async def add(  # noqa: PLR0913 - the settings of a node
         version, number = found.server_version, counted(found.models, "model")
         invocation.screen.write(f"{name} added: Ollama {version}, {number}")
     else:
-        reason = f": {found.message}" if found.message else ""
         invocation.screen.write(f"{name} added, but it does not answer{reason}")
 
 
@@ -334,12 +336,10 @@ async def _drain(invocation: Invocation, name: str, *, drained: bool) -> None:
 
 async def _meant(invocation: Invocation, fleet: Fleet, name: str | None) -> NodeStatus:
     """Return the named node, that of ``--node``, the only one, or ``local``."""
-    if name or invocation.node:
-        return await fleet.node(name or invocation.node or "")
     nodes = await fleet.nodes()
-    default = [one for one in nodes if one.name == DEFAULT]
-    if len(nodes) == 1 or default:
-        return (default or nodes)[0]
+    named = name or invocation.node or default_node(nodes)
+    if named:
+        return await fleet.node(named)
     names = ", ".join(one.name for one in nodes)
     raise UsageError("node move", "needs the name of a node", f"Nodes: {names}")
 

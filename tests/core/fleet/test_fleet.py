@@ -166,6 +166,50 @@ async def test_fleet_of_one_chosen_node(tmp_path: Path) -> None:
                 pass
 
 
+async def test_only_node_is_used_without_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OLLAMA_HOST", raising=False)
+    async with serve_sandboxes(gpu1="herd", other="none") as servers:
+        reached, added = tmp_path / "reached.db", tmp_path / "added.db"
+        url, other = servers["gpu1"].url, servers["other"].url
+        async with Fleet.open(reached, ollama=url, node="gpu1", clock=servers.clock):
+            pass
+        async with Fleet.open(added, ollama=other, clock=servers.clock) as fleet:
+            await fleet.add("gpu1", url)
+            await fleet.remove("local")
+
+        for log in (reached, added):
+            async with Fleet.open(log, clock=servers.clock) as fleet:
+                assert fleet.names == ["gpu1"]
+                assert (await fleet.home.node_status()).reached
+                assert await fleet.statuses()
+            with pytest.raises(NodeAddressError, match="node gpu1 has the address"):
+                async with Fleet.open(log, ollama=other, clock=servers.clock):
+                    pass
+
+
+async def test_address_of_no_node_is_refused_where_several_could_be_meant(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "herd.db"
+    async with serve_sandboxes(gpu1="none", gpu2="none", other="none") as servers:
+        for name in ("gpu1", "gpu2"):
+            url = servers[name].url
+            async with Fleet.open(log, ollama=url, node=name, clock=servers.clock):
+                pass
+        url, other = servers["gpu2"].url, servers["other"].url
+        async with Fleet.open(log, ollama=url, clock=servers.clock) as fleet:
+            assert fleet.names == ["gpu1", "gpu2"]
+        with pytest.raises(CallerError, match="is not the address of a node of this"):
+            async with Fleet.open(log, ollama=other, clock=servers.clock):
+                pass
+        async with Fleet.open(
+            log, ollama=other, node="gpu3", clock=servers.clock
+        ) as fleet:
+            assert fleet.names == ["gpu3"]
+
+
 async def test_only_node_with_another_address_is_refused(tmp_path: Path) -> None:
     async with serve_sandboxes(local="herd", other="herd") as servers:
         log = tmp_path / "herd.db"

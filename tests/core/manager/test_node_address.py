@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 from support.manager_fixture import pull_to_end, recorded_events, serve_sandbox
 
-from herdbook.core import ManagerSettings, ModelManager, NodeAddressError
+from herdbook.core import (
+    AmbiguousNodeError,
+    ManagerSettings,
+    ModelManager,
+    NodeAddressError,
+)
 from herdbook.events import facts
 from herdbook.events.sqlite.store import SQLiteEventStore
 
@@ -98,6 +103,35 @@ async def test_second_node_in_one_log_is_another_server(tmp_path: Path) -> None:
             assert await manager.all_statuses() == []
         async with first.open_manager(log) as manager:
             assert {status.name for status in await manager.all_statuses()} == names
+
+
+async def test_manager_without_a_name_is_that_of_the_only_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "herd.db"
+    monkeypatch.delenv("OLLAMA_HOST", raising=False)
+    async with serve_sandbox("herd") as first, serve_sandbox("none") as second:
+        async with ModelManager.open(
+            log, ollama=first.url, node="gpu1", clock=first.clock
+        ):
+            pass
+        async with ModelManager.open(log, clock=first.clock) as manager:
+            status = await manager.node_status()
+            assert (status.name, status.url, status.reached) == (
+                "gpu1",
+                first.url,
+                True,
+            )
+        with pytest.raises(NodeAddressError, match="node gpu1 has the address"):
+            async with second.open_manager(log):
+                pass
+        async with ModelManager.open(
+            log, ollama=second.url, node="gpu2", clock=first.clock
+        ):
+            pass
+        with pytest.raises(AmbiguousNodeError, match="Nodes: gpu1, gpu2"):
+            async with ModelManager.open(log, clock=first.clock):
+                pass
 
 
 async def test_sandbox_may_change_its_port(tmp_path: Path) -> None:
