@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from herdbook.core import ModelState, ModelStatus, Runner
-from herdbook.events.facts import PullInterrupted, is_forever
+from herdbook.core import HistoryEntry, ModelState, ModelStatus, Runner
+from herdbook.events.facts import PullInterrupted, RunnerChanged, is_forever
 from herdbook.presentation import wording
 from herdbook.presentation.times import Now
 from herdbook.presentation.wording import NOTHING
@@ -20,6 +20,8 @@ SYMBOLS: Final = {
     ModelState.NOT_PRESENT: "–",  # noqa: RUF001 - an empty cell in a table
 }
 """A symbol for each state, so that no state is shown by colour alone."""
+
+_RELOADED: Final = RunnerChanged.__name__
 
 
 def is_interrupted(status: ModelStatus) -> bool:
@@ -96,6 +98,28 @@ def uses_text(status: ModelStatus, now: Now) -> str:
 def since_text(status: ModelStatus, now: Now) -> str:
     """Return since when a model is in its state; empty if that is unknown."""
     return f"since {now.clock(status.since)}" if status.since else ""
+
+
+def state_event(
+    status: ModelStatus, entries: Iterable[HistoryEntry]
+) -> HistoryEntry | None:
+    """Return the event that led to the current state, or the last reload after it.
+
+    Args:
+        status: The model.
+        entries: Events of the model.
+    """
+    why, loaded = status.why, status.state is ModelState.LOADED
+    found = [
+        entry
+        for entry in entries
+        if why is not None
+        and (
+            entry.position == why.position
+            or (loaded and entry.position > why.position and entry.type == _RELOADED)
+        )
+    ]
+    return max(found, key=lambda entry: entry.position, default=None)
 
 
 def failure_text(status: ModelStatus, now: Now) -> str:

@@ -61,14 +61,8 @@ class Card:
     def _headline(self) -> Line:
         status = self._status
         since = facts.since_text(status, self._now)
-        why = next(
-            (
-                f" ({entry.sentence}; {wording.who_text(entry)})"
-                for entry in self._entries
-                if status.why and entry.position == status.why.position
-            ),
-            "",
-        )
+        event = facts.state_event(status, self._entries)
+        why = f" ({event.sentence}; {wording.who_text(event)})" if event else ""
         stale = ""
         if status.stale_since is not None:
             stale = f", stale since {self._now.clock(status.stale_since)}"

@@ -123,10 +123,9 @@ def _similar(page: PageRequest, name: str) -> list[str]:
 
 
 def _why(status: ModelStatus, newest: NewestEvents) -> EventEntry | None:
-    """Return the event that led to the current state."""
-    position = status.why.position if status.why else None
-    entries = [entry for entry in newest.entries if entry.position == position]
-    return next(iter(event_entries(entries)), None)
+    """Return the event that led to the current state, or the last reload after it."""
+    event = facts.state_event(status, newest.entries)
+    return next(iter(event_entries([event] if event else [])), None)
 
 
 class Drawn(NamedTuple):

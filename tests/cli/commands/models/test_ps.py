@@ -54,7 +54,7 @@ def test_ps_in_json_has_the_split_and_who_loaded(
     assert answer["stale_since"] is None
 
 
-def test_ps_shows_the_program_that_reloaded_a_model(
+def test_ps_and_show_have_the_reload_of_a_loaded_model(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("load", "llama3.2:3b")
@@ -67,6 +67,7 @@ def test_ps_shows_the_program_that_reloaded_a_model(
 
     assert (shown["context"], shown["observed"]) == (2048, True)
     assert shown["loaded_by"] != "cli:ann"
+    assert "(reloaded: 2k context" in herdbook("show", "llama3.2:3b").out
 
 
 def test_ps_shows_models_that_share_a_runner_once(
