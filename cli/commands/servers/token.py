@@ -103,11 +103,16 @@ async def token(  # noqa: PLR0913 - the options of a verb
         else:
             invocation.screen.write(f"{named} revoked")
         return
+    similar = did_you_mean(name, (CREATE, LIST, REVOKE)) if name != CREATE else ""
     if named and name != CREATE:
         raise UsageError(
+            "", f"Unexpected argument {named!r}", f"{similar}Use: herdbook token NAME"
+        )
+    if similar:
+        raise UsageError(
             "",
-            f"Unexpected argument {named!r}",
-            did_you_mean(name, (CREATE, LIST, REVOKE)) + "Use: herdbook token NAME",
+            f"Unknown action {name!r}",
+            f"{similar}For a token of this name: herdbook token create {name}",
         )
     name = named or name
     given = {
