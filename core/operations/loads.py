@@ -22,6 +22,7 @@ from herdbook.core.errors import (
     HerdbookError,
     LoadFailedError,
     LoadFailure,
+    ModelDamagedError,
     ModelNotFoundError,
     NodeTimeoutError,
     NodeUnreachableError,
@@ -259,7 +260,16 @@ class Loader:
             except CapabilityMissingError:
                 if kind:
                     raise
+            except ModelNotFoundError as error:
+                # The server also says so if only the model's weights are missing.
+                if await self._is_listed(name):
+                    raise ModelDamagedError(name, raw=error.raw) from error
+                raise
         return None
+
+    async def _is_listed(self, name: str) -> bool:
+        listed = await self._client.tags()
+        return any(entry.name == name for entry in listed.entries)
 
     async def _wait_for_runner(self, name: str) -> Runner | None:
         """Return the runner of a loaded model; None if it does not appear in time."""

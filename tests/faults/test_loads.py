@@ -56,8 +56,8 @@ FAULTS: dict[str, tuple[Step, str, str]] = {
     ),
     "no weights": (
         {"weights_deleted": NAME},
-        "model_not_found",
-        "is not on the server",
+        "model_damaged",
+        "is damaged on the server's disk",
     ),
     "torn manifest": (
         {"manifest_damaged": NAME},

@@ -22,6 +22,7 @@ from herdbook.core import (
     InvalidConfigurationError,
     LoadFailedError,
     ManagerSettings,
+    ModelDamagedError,
     ModelNotFoundError,
     ModelState,
     NodeUnreachableError,
@@ -210,12 +211,12 @@ async def test_model_without_weights_cannot_be_loaded() -> None:
     async with serve_manager() as (server, manager):
         server.apply(weights_deleted=NAME)
 
-        with pytest.raises(ModelNotFoundError):
+        with pytest.raises(ModelDamagedError, match="Pull it again"):
             await manager.load(NAME)
 
         failed = await last_fact(manager, facts.LoadFailed)
         assert isinstance(failed, facts.LoadFailed)
-        assert failed.kind == "model_not_found"
+        assert failed.kind == "model_damaged"
 
 
 async def test_cloud_model_is_refused_without_a_request() -> None:
