@@ -63,7 +63,10 @@ class NodeUnreachableError(OllamaError):
 
     code = "node_unreachable"
     problem = "cannot be reached: {raw}"
-    advice = "Start it with 'ollama serve', or set OLLAMA_HOST to its address"
+    advice = (
+        "Start it with 'ollama serve', or correct its address: in OLLAMA_HOST or, for "
+        "an added node, with 'herdbook node move'"
+    )
 
 
 class NodeTimeoutError(OllamaError):
@@ -265,6 +268,10 @@ class PullRefusedError(PullError):
         advice: str | None = None,
     ) -> None:
         problem, remedy = _PULL_REFUSALS[refusal]
+        host, _, path = subject.partition("/")
+        if refusal is PullRefusal.NOT_IN_REGISTRY and "/" in path:
+            # An address of three parts begins with the host of the registry.
+            remedy = f"Check the name and the tag at the registry {host}"
         super().__init__(subject, raw=raw, problem=problem, advice=advice or remedy)
         self.refusal = refusal
         self.kind = refusal.value

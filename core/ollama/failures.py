@@ -133,12 +133,11 @@ _CLOUD: Final = re.compile("cloud|signin|sign in", re.IGNORECASE)
 _CLOUD_REMEDY: Final = (
     "Enable the cloud on the server, or sign in there with 'ollama signin'"
 )
-_PROXY_REMEDY: Final = (
-    "Set OLLAMA_HOST to the server's own address: a forward proxy is not supported"
-)
+_PROXY_REMEDY: Final = "Use the server's own address: a forward proxy is not supported"
 _CREDENTIALS_REMEDY: Final = (
     "Set the right user and password in OLLAMA_HOST (http://user:password@host:port), "
-    "or the right API key in OLLAMA_API_KEY"
+    "or the right API key in OLLAMA_API_KEY or, for an added node, in the variable "
+    "that its key_env names"
 )
 
 

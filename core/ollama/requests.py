@@ -130,7 +130,8 @@ def redirected(node: str, url: str, target: str, call: Call) -> HerdbookError:
         node,
         raw=address,
         problem="redirects to {raw}",
-        advice="Set OLLAMA_HOST to that address, if it is your Ollama server",
+        advice="If that is your Ollama server, use its address: in OLLAMA_HOST or, for "
+        "an added node, with 'herdbook node move'",
     )
 
 

@@ -299,9 +299,9 @@ async def test_credentials_are_sent_and_never_shown(
         (
             Reply("", 301, {"location": "https://ann:pw@ollama.example/api/tags?a=1"}),
             "redirects to https://ollama.example",
-            "Set OLLAMA_HOST to that address",
+            "If that is your Ollama server, use its address",
         ),
-        (Reply("", 302, {"location": "/login"}), "/login", "Set OLLAMA_HOST"),
+        (Reply("", 302, {"location": "/login"}), "/login", "use its address"),
         (Reply("", 304), "cannot be read: HTTP 304", "not of a proxy"),
     ],
 )

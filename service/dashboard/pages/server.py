@@ -21,6 +21,7 @@ from herdbook.core import (
 )
 from herdbook.core.concurrency.supervisor import TaskStatus
 from herdbook.core.diagnosis import diagnosis
+from herdbook.core.errors import NodeUnreachableError
 from herdbook.core.operations.costs import free_disk, models_folder
 from herdbook.core.upkeep.recurring import UpkeepStatus
 from herdbook.presentation import facts, wording
@@ -194,11 +195,7 @@ async def refresh_now(request: AnyRequest) -> Response[str]:
 def _unreached(node: NodeStatus, notice: str) -> Diagnosis:
     """Return why the server is not connected, as the last refresh failed."""
     what = node.message or notice or "no server has answered yet"
-    remedy = (
-        ""
-        if node.message or notice
-        else "Start it with 'ollama serve', or set OLLAMA_HOST"
-    )
+    remedy = "" if node.message or notice else NodeUnreachableError.advice
     return diagnosis("server", what.removesuffix("."), remedy, level=Level.PROBLEM)
 
 
