@@ -12,10 +12,16 @@ import typer
 
 from herdbook.cli.app import CHANGE, verb
 from herdbook.cli.errors import DONE, FAILED
-from herdbook.cli.invocation import Invocation
+from herdbook.cli.invocation import Invocation, failed_refreshes, warn
 from herdbook.cli.options import Yes, size_option
 from herdbook.cli.output import Column, Piece, Row
-from herdbook.core import AmbiguousNodeError, Fleet, HerdbookError, ModelManager
+from herdbook.core import (
+    AmbiguousNodeError,
+    Fleet,
+    HerdbookError,
+    ModelManager,
+    OllamaError,
+)
 from herdbook.core.desired.desired import DesiredSet, read
 from herdbook.core.desired.free_space import FreeSpace, Group, free_space
 from herdbook.core.fleet.disk_space import node_not_named
@@ -99,9 +105,12 @@ async def _not_named(
     fleet: Fleet, size: str, wanted: int, desired: DesiredSet | None
 ) -> AmbiguousNodeError:
     """Return the error that no node was named, with what each of them would free."""
-    await asyncio.gather(
-        *(manager.refresh() for manager in fleet.managers()), return_exceptions=True
-    )
+    refreshes = [manager.refresh() for manager in fleet.managers()]
+    for result in await asyncio.gather(*refreshes, return_exceptions=True):
+        if isinstance(result, BaseException) and not isinstance(result, OllamaError):
+            raise result
+    for problem in failed_refreshes(fleet):
+        warn(problem)
     keep = [each.name for each in desired.models] if desired else []
     error = node_not_named(await fleet.now(), wanted, keep=keep, now=datetime.now(UTC))
     error.subject = "free"
