@@ -211,7 +211,10 @@ class OllamaClient:
                 models = group.create_task(self.tags())
                 runners = group.create_task(self._runners_if_reported())
                 listed = await models
-                optional_s = began + within_s * OPTIONAL_SHARE - self._clock.monotonic()
+                left_s = began + within_s - self._clock.monotonic()
+                # A list that came late, as on a busy machine, says nothing about the
+                # other answers, which may be there: they get half of what is left.
+                optional_s = max(left_s - within_s * (1 - OPTIONAL_SHARE), left_s / 2)
                 await self._cancel_after(optional_s, version, runners)
         except TimeoutError:
             raise NodeTimeoutError(self._connections.node, seconds=within_s) from None
