@@ -83,6 +83,12 @@ def test_remedy_is_that_of_the_error(kind: str, remedy: str) -> None:
     assert remedy_of(kind, "a:1") == remedy
 
 
+def test_remedy_names_the_registry_of_the_model() -> None:
+    remedy = remedy_of("not_in_registry", "registry.lan:5000/ann/a:1")
+
+    assert remedy == "Check the name and the tag at the registry registry.lan:5000"
+
+
 def test_costs_say_what_is_not_known() -> None:
     note = "not known until the pull starts"
     unknown = Figure(size_bytes=None, source=CostSource.UNKNOWN, note=note)

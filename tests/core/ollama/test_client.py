@@ -231,6 +231,29 @@ async def test_refresh_has_its_own_deadline() -> None:
     assert raised.value.seconds == 2
 
 
+async def test_answers_after_a_late_list_still_count() -> None:
+    clock, listed, answered = ManualClock(), asyncio.Event(), asyncio.Event()
+    answers = {"/api/tags": {"models": []}, "/api/ps": {"models": []}}
+
+    async def serve(request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        await (listed if path == "/api/tags" else answered).wait()
+        return httpx.Response(200, json=answers.get(path, {"version": "1.2.3"}))
+
+    transport = httpx.MockTransport(serve)
+    async with OllamaClient(URL, clock=clock, transport=transport) as client:
+        poll = asyncio.create_task(client.poll(within_s=2))
+        await settle()
+        await clock.advance(1.8)
+        listed.set()
+        await settle()
+        await clock.advance(0.05)
+        answered.set()
+        found = await poll
+
+    assert (found.version, found.runners) == ("1.2.3", [])
+
+
 async def silent(reader: StreamReader, writer: StreamWriter) -> None:
     """Take the question and say nothing until the other side leaves."""
     await reader.read()

@@ -297,7 +297,8 @@ def test_a_node_that_does_not_answer_is_still_added(
     added = herdbook("node", "add", "gpu1", "http://127.0.0.1:9")
 
     assert added.code == 0
-    assert "gpu1 added, but it does not answer" in added.out
+    assert "gpu1 added, but it does not answer: Ollama at " in added.out
+    assert "herdbook: warning: gpu1: Ollama at" in herdbook("free", "1GB").err
     with_password = herdbook("node", "add", "gpu2", "http://ann:secret@127.0.0.1:9")
     assert with_password.code == 2
     assert "--key-env" in with_password.err
