@@ -69,20 +69,23 @@ class ModelFilter(msgspec.Struct, frozen=True, kw_only=True):
         return status.state in self.states or not (self.states or self.pulling)
 
 
-def parse_states(
-    parameter: str, names: Iterable[str]
-) -> tuple[frozenset[ModelState], bool]:
+def parse_states(names: Iterable[str]) -> tuple[frozenset[ModelState], bool]:
     """Return the states with some names, and whether one of them is ``PULLING``.
 
     Raises:
         CallerError: There is no such state.
     """
-    found = checked(parameter, names, STATE_NAMES)
+    found = checked("state", names, STATE_NAMES)
     return frozenset(STATES[each] for each in found if each in STATES), PULLING in found
 
 
-def checked(option: str, values: Iterable[str], known: Collection[str]) -> list[str]:
+def checked(kind: str, values: Iterable[str], known: Collection[str]) -> list[str]:
     """Return values in lower case.
+
+    Args:
+        kind: The kind of the values in a word, for the error.
+        values: The given values.
+        known: The values that exist.
 
     Raises:
         CallerError: A value is not one of the known ones.
@@ -91,8 +94,8 @@ def checked(option: str, values: Iterable[str], known: Collection[str]) -> list[
     for value in lowered:
         if value not in known:
             raise CallerError(
-                f"Unknown {option}",
+                f"Unknown {kind}",
                 f"{value[:80]!r}",
-                f"{did_you_mean(value, known)}Values: {', '.join(known)}",
+                f"{did_you_mean(value, known)}Use one of: {', '.join(known)}",
             )
     return lowered

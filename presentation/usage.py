@@ -29,6 +29,8 @@ def group_text(row: UsageRow, dimension: UsageDimension) -> str:
     value = row.group[dimension.value]
     if value is None:
         return _UNNAMED.get(dimension, UNKNOWN)
+    if dimension is UsageDimension.HOUR and "T" in value:  # 2026-11-27T14Z
+        return f"{value[:10]} {value[11:13]}:00 UTC"
     if dimension in {UsageDimension.OUTCOME, UsageDimension.ROLE}:
         return value.replace("_", " ")
     return value

@@ -16,6 +16,7 @@ from herdbook.core import (
     NodeStatus,
     RecordedEvent,
 )
+from herdbook.core.actor import RECONCILER
 from herdbook.core.diagnosis import Diagnosis, Level
 from herdbook.core.history.explain import Link
 from herdbook.presentation.times import Now
@@ -43,16 +44,15 @@ _CAPABILITIES = ("tools", "coding", "insert", "vision", "thinking", "embedding")
 _LABELS = {"coding": "code"}
 _COMMON = frozenset({"completion", "json"})  # not shown: nearly every model has them
 
-_CAUSES = {
-    Cause.COMMAND: "by",
-    Cause.CONFIGURATION: "by",
-    Cause.OBSERVED: "observed by",
-    Cause.SHARED: "same weights, observed by",
-    Cause.EXPIRY: "expired, observed by",
-    Cause.EVICTION: "evicted, observed by",
-    Cause.RESTART: "server restart, observed by",
-    Cause.RECOVERY: "recovery by",
+_UNREQUESTED = {
+    Cause.OBSERVED: "observed",
+    Cause.SHARED: "same weights, observed",
+    Cause.EXPIRY: "observed",  # the sentence of the event has the reason
+    Cause.EVICTION: "observed",
+    Cause.RESTART: "observed",
+    Cause.RECOVERY: "recorded after a crash",
 }
+"""The causes of events that nobody asked for."""
 
 LINKS = {
     Link.STATE: "cause",
@@ -147,8 +147,16 @@ def used_text(status: ModelStatus, now: Now) -> str:
 
 
 def who_text(entry: HistoryEntry | RecordedEvent) -> str:
-    """Return who asked for an event, or who observed it and why it happened."""
-    return f"{_CAUSES[entry.cause]} {entry.actor}"
+    """Return who asked for an event, or that it was observed."""
+    words = _UNREQUESTED.get(entry.cause, "")
+    if words and entry.actor == RECONCILER:
+        return words
+    return f"{words} by {entry.actor}".lstrip()
+
+
+def position_text(position: int) -> str:
+    """Return the number of the last event: ``event 1,204``."""
+    return f"event {position:,}" if position else "no events yet"
 
 
 def share_text(completed: int, total: int | None) -> str:

@@ -153,7 +153,7 @@ def footers(
             f"{words}{remark}".removeprefix(", "),
             counted(len(statuses), "model") + disk,
             memory,
-            f"event {nodes[0].position:,}",
+            wording.position_text(nodes[0].position),
         ]
     )
     yield line(Piece(text, "dim" if all(node.reached for node in states) else "yellow"))

@@ -164,6 +164,8 @@ def check_head(head: Head, last: Head) -> Diagnosis:
         head: The head row.
         last: The newest event.
     """
+    if head == last and not last.position:
+        return diagnosis("head", "the log has no events yet")
     if head == last:
         return diagnosis("head", f"the log ends at its recorded head, #{last.position}")
     return diagnosis(

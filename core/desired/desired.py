@@ -20,7 +20,6 @@ from herdbook.core.errors import (
     InvalidNameError,
 )
 from herdbook.core.errors.suggestions import did_you_mean
-from herdbook.core.errors.validation import violation
 from herdbook.core.models import configuration
 from herdbook.core.models.names import canonical_name, name_key
 from herdbook.core.models.toml_file import read_toml
@@ -31,6 +30,9 @@ from herdbook.projections.status import ModelStatus
 
 _TABLES = (configuration.OPTION, CAPABILITY_SETTING)
 """Prefixes of settings that may be written as a table of their own in TOML."""
+
+_KEYS = ("loaded", "note", "nodes", "tags")
+"""Keys of a model that are not settings."""
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -90,7 +92,13 @@ def parse(data: Mapping[str, object], *, origin: str = "data") -> DesiredSet:
             f"is not valid: unknown table [{name}]",
             f"{did_you_mean(name, ['models'])}The only table is [models]",
         )
-    tables = data.get("models")
+    if "models" not in data:
+        raise InvalidDesiredError(
+            f"desired set {origin}",
+            "is not valid: it has no models",
+            'Write a table for each model: [models."llama3.2"]',
+        )
+    tables = data["models"]
     if not isinstance(tables, Mapping):
         raise _invalid(origin, "", "models", "must be a table")
     models: dict[str, DesiredModel] = {}
@@ -104,7 +112,7 @@ def parse(data: Mapping[str, object], *, origin: str = "data") -> DesiredSet:
 
 def _model(origin: str, name: str, table: object) -> DesiredModel:
     if not isinstance(table, Mapping):
-        raise _invalid(origin, name, "", "must be a table")
+        raise _invalid(origin, name, "", f"must be a table: [models.{_key(name)}]")
     try:
         canonical = canonical_name(name)
     except InvalidNameError as error:
@@ -114,21 +122,24 @@ def _model(origin: str, name: str, table: object) -> DesiredModel:
         raise _invalid(origin, name, "loaded", f"must be true or false, not {loaded!r}")
     if not isinstance(note, str):
         raise _invalid(origin, name, "note", f"must be text, not {note!r}")
-    try:
-        nodes = msgspec.convert(table.get("nodes", ()), tuple[str, ...])
-        tags = msgspec.convert(table.get("tags", {}), dict[str, str])
-    except msgspec.ValidationError as error:
-        text = violation(str(error)).text("a value")
-        raise _invalid(
-            origin, name, "", f"has invalid nodes or tags: {text}"
-        ) from error
+    nodes, tags = table.get("nodes", []), table.get("tags", {})
+    if not isinstance(nodes, list | tuple) or not all(
+        isinstance(one, str) for one in nodes
+    ):
+        reason = f'must be a list of node names, such as ["gpu*"], not {nodes!r}'
+        raise _invalid(origin, name, "nodes", reason)
+    if not isinstance(tags, Mapping) or not all(
+        isinstance(text, str) for text in tags.values()
+    ):
+        reason = f'must be a table of texts, such as {{ vram = "24GB" }}, not {tags!r}'
+        raise _invalid(origin, name, "tags", reason)
     return DesiredModel(
         name=canonical,
         loaded=loaded,
         settings=dict(_settings(origin, name, table)),
         note=note,
-        nodes=nodes,
-        tags=tags,
+        nodes=tuple(nodes),
+        tags=dict(tags),
     )
 
 
@@ -140,17 +151,30 @@ def _settings(
             setting = msgspec.convert(value, Setting)
             configuration.check(key, setting)
         except msgspec.ValidationError as error:
-            raise _invalid(origin, name, key, f"cannot be {value}") from error
+            raise _invalid(origin, name, key, _wrong_type(name, key, value)) from error
         except InvalidConfigurationError as error:
-            reason = ". ".join(filter(None, (error.state, error.remedy)))
+            remedy = error.remedy
+            if not remedy.startswith("Did you mean"):
+                remedy = did_you_mean(key, _KEYS).strip() or remedy
+            reason = ". ".join(filter(None, (error.state, remedy)))
             raise _invalid(origin, name, key, reason) from error
         yield key, setting
+
+
+def _wrong_type(name: str, key: str, value: object) -> str:
+    """Return what is wrong with a value that no setting can have."""
+    if key in configuration.SETTINGS:
+        return f"must be {configuration.SETTINGS[key]}, not {value}"
+    if isinstance(value, Mapping):  # TOML splits a name without quotes at its dots
+        quoted = _text(f"{name}.{key}")
+        return f"is a table. Write a model name with dots in quotes: [models.{quoted}]"
+    return f"cannot be {value}"
 
 
 def _flat(table: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     """Yield settings by full name; ``options.top_k`` may be written as a table."""
     for key, value in table.items():
-        if key in {"loaded", "note", "nodes", "tags"}:
+        if key in _KEYS:
             continue
         if f"{key}." in _TABLES and isinstance(value, Mapping):
             yield from ((f"{key}.{name}", inner) for name, inner in value.items())

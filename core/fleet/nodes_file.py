@@ -36,6 +36,15 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
 }
 """The keys of a node, and the types of their values."""
 
+_WORDS: Final[Mapping[type, str]] = {
+    str: "text",
+    dict: "a table",
+    int: "a number",
+    list: "a list",
+    bool: "true or false",
+}
+"""The types of values in words."""
+
 
 class DesiredNode(msgspec.Struct, frozen=True, kw_only=True):
     """A node as a file describes it.
@@ -123,7 +132,12 @@ def _node(origin: str, name: str, table: object) -> DesiredNode:
         if not isinstance(value, _KINDS[key]) or (
             isinstance(value, bool) and bool not in _KINDS[key]
         ):
-            raise _invalid(origin, name, key, f"cannot be {value!r}"[:120])
+            raise _invalid(
+                origin,
+                name,
+                key,
+                f"must be {_WORDS[_KINDS[key][0]]}, not {value!r}"[:120],
+            )
     if "url" not in table:
         raise _invalid(origin, name, "url", "is missing")
     settings = _settings(origin, name, table)

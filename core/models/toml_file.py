@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 from herdbook.core.errors import CallerError
+from herdbook.core.errors.files import read_remedy
 
 
 def read_toml(path: Path, what: str, refused: type[CallerError]) -> dict[str, object]:
@@ -19,10 +20,34 @@ def read_toml(path: Path, what: str, refused: type[CallerError]) -> dict[str, ob
     Raises:
         CallerError: As ``refused``: the file cannot be read, or is not TOML.
     """
+    name = f"{what} {path}"
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        content = path.read_bytes()
     except OSError as error:
-        raise refused(f"{what} {path}", f"cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise refused(f"{what} {path}", f"is not TOML: {error}") from error
+        raise refused(
+            name, f"cannot be read: {error.strerror}", read_remedy(error)
+        ) from error
+    return parse_toml(content, name, refused)
+
+
+def parse_toml(
+    content: bytes, name: str, refused: type[CallerError]
+) -> dict[str, object]:
+    """Parse the tables of a file.
+
+    Args:
+        content: The content of the file.
+        name: Kind and path of the file, for the error.
+        refused: The class of the error.
+
+    Raises:
+        CallerError: As ``refused``: the content is not TOML.
+    """
+    try:
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError as error:
+        raise refused(
+            name, "is not TOML: it is not UTF-8", "Save it as UTF-8"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise refused(name, f"is not TOML: {error}", "Correct that line") from error

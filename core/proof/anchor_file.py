@@ -8,6 +8,7 @@ from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
+from herdbook.core.errors.files import read_remedy
 from herdbook.core.proof.anchor import Anchor, parse_anchors
 from herdbook.events.errors import CallerError
 
@@ -21,8 +22,11 @@ def append_anchor(file: Path, anchor: Anchor) -> None:
     try:
         _append(file, f"{anchor.text()}\n".encode())
     except OSError as error:
-        reason = error.strerror or error
-        raise CallerError(f"Cannot write {str(file)!r}:", f"{reason}") from error
+        raise CallerError(
+            str(file),
+            f"cannot be written: {error.strerror or error}",
+            "Choose a path with free space that you can write to",
+        ) from error
 
 
 def _append(file: Path, data: bytes) -> None:
@@ -56,7 +60,13 @@ def read_anchor_file(file: Path) -> list[Anchor]:
         text = file.read_text("utf-8")
     except OSError as error:
         reason = error.strerror or str(error)
-        raise CallerError(str(file), f"cannot be read: {reason}", "") from error
+        raise CallerError(
+            str(file), f"cannot be read: {reason}", read_remedy(error)
+        ) from error
     except UnicodeError as error:
-        raise CallerError(str(file), "is not a text file with anchors", "") from error
+        raise CallerError(
+            str(file),
+            "is not a text file with anchors",
+            "Use a file that herdbook anchor wrote",
+        ) from error
     return parse_anchors(text, source=str(file))

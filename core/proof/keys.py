@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from herdbook.core.errors.files import read_remedy
 from herdbook.core.proof.anchor import Anchor, Signature
 from herdbook.events.errors import CallerError
 
@@ -169,7 +170,9 @@ def sign_text(text: str, path: Path) -> Signature:
         public = parse_public_key(_public_path(path).read_text("utf-8"))
     except OSError as error:
         name = str(error.filename or path)
-        raise CallerError(name, f"cannot be read: {error.strerror}") from error
+        raise CallerError(
+            name, f"cannot be read: {error.strerror}", read_remedy(error)
+        ) from error
     except (ValueError, TypeError) as error:
         raise CallerError(
             str(path),
@@ -177,7 +180,11 @@ def sign_text(text: str, path: Path) -> Signature:
             "Use the file that herdbook key new created, not the one that ends in .pub",
         ) from error
     if not isinstance(key, Ed25519PrivateKey) or _public(key, public.name) != public:
-        raise CallerError(str(path), "does not belong to the public key next to it")
+        raise CallerError(
+            str(path),
+            "does not belong to the public key next to it",
+            "Put the public key that was created with it next to it",
+        )
     return Signature(public.name, public.key_id, key.sign(text.encode()))
 
 

@@ -14,6 +14,7 @@ from typing import BinaryIO, TypeVar, cast
 
 import msgspec
 
+from herdbook.core.errors.files import read_remedy
 from herdbook.core.errors.validation import violation
 from herdbook.core.proof.anchor import Anchor, parse_anchors
 from herdbook.core.proof.keys import PublicKey
@@ -309,7 +310,7 @@ def open_export(file: Path) -> Iterator[BinaryIO]:
             raise CallerError(
                 str(file),
                 f"cannot be read: {error.strerror or error}",
-                "Check the path",
+                read_remedy(error),
             ) from error
         if is_compressed:
             yield cast("BinaryIO", stack.enter_context(gzip.open(raw)))

@@ -11,7 +11,6 @@ import fcntl
 import os
 import re
 import tempfile
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Final
 import msgspec
 
 from herdbook.core.errors.suggestions import did_you_mean
+from herdbook.core.models.toml_file import parse_toml
 from herdbook.service.auth.tokens import (
     Role,
     Token,
@@ -113,7 +113,9 @@ def _locked(path: Path) -> Iterator[None]:
             yield
     except OSError as error:
         raise InvalidServiceError(
-            f"token file {path}", f"cannot be written: {error.strerror}"
+            f"token file {path}",
+            f"cannot be written: {error.strerror}",
+            "Choose a path in a directory that you can write to",
         ) from error
 
 
@@ -169,12 +171,8 @@ def _tokens(content: bytes, path: Path) -> tuple[Token, ...]:
     Raises:
         InvalidServiceError: The content is not valid.
     """
-    try:
-        return parse_tokens(tomllib.loads(content.decode()), path)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidServiceError(
-            f"token file {path}", f"is not TOML: {error}"
-        ) from error
+    tables = parse_toml(content, f"token file {path}", InvalidServiceError)
+    return parse_tokens(tables, path)
 
 
 def _with_table(before: bytes, token: Token) -> bytes:

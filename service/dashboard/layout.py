@@ -158,20 +158,28 @@ def error_page(request: AnyRequest, error: HerdbookError) -> Response[str]:
     """
     service: Service = request.app.state.service
     return Response(
-        error_text(error, banner=service.settings.banner, back=_way_back(request)),
+        error_text(
+            error,
+            banner=service.settings.banner,
+            back=_way_back(request),
+            several=len(service.fleet.names) > 1,
+        ),
         status_code=status_of(error).value,
         media_type=MediaType.HTML,
         headers=headers_of(error),
     )
 
 
-def error_text(error: HerdbookError, *, banner: str, back: str = "/") -> str:
+def error_text(
+    error: HerdbookError, *, banner: str, back: str = "/", several: bool = False
+) -> str:
     """Return an error as HTML.
 
     Args:
         error: The error.
         banner: The banner of the service; empty for none.
         back: The target of the link back.
+        several: Whether the log has several nodes.
     """
     status = status_of(error)
     return rendered(
@@ -179,7 +187,7 @@ def error_text(error: HerdbookError, *, banner: str, back: str = "/") -> str:
         title=status.phrase,
         error=error,
         status=status,
-        navigation=NAVIGATION,
+        navigation=navigation(several=several),
         banner=banner,
         back=back,
     )

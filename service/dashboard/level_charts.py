@@ -196,5 +196,9 @@ def _series(
         label=label,
         colour=colour,
         link="" if label == OTHERS else page.links.model(label),
-        now="" if label == OTHERS else TEXTS[kind](amount) if amount else "none now",
+        now=""
+        if label == OTHERS
+        else TEXTS[kind](amount)
+        if amount
+        else ("none then" if page.past else "none now"),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from markupsafe import Markup
 
@@ -144,6 +144,9 @@ def _by_word(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {word.replace('_', ' ')}" for word, count in words)
 
 
+_TIME_IN: Final = {"error": "time in error", "not_present": "time not present"}
+
+
 def _times(
     counted: ModelStatistics, status: ModelStatus, page: PageRequest
 ) -> list[tuple[str, str]]:
@@ -154,7 +157,7 @@ def _times(
         seconds[status.state.value] = seconds.get(status.state.value, 0.0) + stay
     longest_first = sorted(seconds.items(), key=lambda item: -item[1])
     return [
-        (f"time {state.replace('_', ' ')}", duration_text(each))
+        (_TIME_IN.get(state, f"time {state}"), duration_text(each))
         for state, each in longest_first
         if each >= 0.05
     ]

@@ -261,11 +261,18 @@ def past_text(visit: PageRequest) -> str:
     """Return ``as of 3 days ago, 09:03:10 (#988)``; empty for now."""
     if not visit.past:
         return ""
-    position = visit.read_model.position
-    if visit.at is None or not position:
-        return f"before the first event (#{position})"
+    time, position = time_text(visit), visit.read_model.position
+    return f"{time} (#{position})" if position else time
+
+
+def time_text(visit: PageRequest) -> str:
+    """Return the time that a page shows: ``now``, ``as of 3 days ago, 09:03:10``."""
+    if not visit.past:
+        return "now"
+    if visit.at is None or not visit.read_model.position:
+        return "before the first event"
     day, _, time = visit.present.clock(visit.at).rpartition(" ")
-    return f"as of {f'{day}, ' if day else ''}{time} (#{position})"
+    return f"as of {f'{day}, ' if day else ''}{time}"
 
 
 def query_of(visit: PageRequest) -> list[tuple[str, str]]:

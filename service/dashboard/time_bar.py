@@ -14,9 +14,9 @@ from herdbook.service.dashboard.charts.sampling import Samples
 from herdbook.service.dashboard.links import joined_link
 from herdbook.service.dashboard.page_request import (
     PageRequest,
-    past_text,
     query_of,
     raw_path,
+    time_text,
 )
 
 _SAMPLES = "samples"
@@ -38,7 +38,7 @@ class Bar(NamedTuple):
         earlier: The same page one event earlier; empty at the beginning.
         later: The same page one event later; empty for now.
         begin: The time of the first event, as text.
-        label: Text of the time that the page shows.
+        label: The time and the position that the page shows.
         local: The same for a date-and-time field; empty for now.
     """
 
@@ -86,9 +86,18 @@ async def time_bar(visit: PageRequest) -> Bar:
         earlier=_at(visit, position - 1),
         later=_at(visit, position + 1),
         begin=visit.present.clock(read[0].at, seconds=False) if read else "",
-        label=past_text(visit) or "now",
+        label=_label(visit),
         local=_local(visit.at, visit.present) if visit.at else "",
     )
+
+
+def _label(visit: PageRequest) -> str:
+    """Return ``now · event 12``, ``as of 3 days ago, 09:03:10 · event 3 of 12``."""
+    position, head = visit.read_model.position, visit.head
+    if not position:
+        return time_text(visit)
+    event = f"event {position:,} of {head:,}" if visit.past else f"event {head:,}"
+    return f"{time_text(visit)} · {event}"
 
 
 def _at(visit: PageRequest, position: int) -> str:

@@ -53,7 +53,7 @@ def test_names_of_the_same_weights_are_loaded_and_unloaded_together(
     assert result.last(PLAIN) == ("unloaded: on request", "observed")
     assert result.last(ALIAS) == ("unloaded: on request", "shared")
     assert result.sentences(ALIAS)[-2].startswith("loaded: 4k context")
-    assert "unloaded: on request same weights, observed by" in result.screen(ALIAS)
+    assert "unloaded: on request same weights, observed" in result.screen(ALIAS)
 
 
 def test_load_with_other_parameters_replaces_the_runner_of_all_names(
@@ -191,7 +191,7 @@ def test_eviction_names_the_model_that_needed_the_memory(
         f"unloaded: evicted to make room for {OTHER}",
         "eviction",
     )
-    sentence = f"evicted to make room for {OTHER} evicted, observed by"
+    sentence = f"evicted to make room for {OTHER} observed"
     assert sentence in result.screen(NAME)
 
 

@@ -81,6 +81,10 @@ def _pairs(
 
 
 def _at(models: ReadModel, now: Now) -> str:
+    if not models.position:
+        return (
+            "the start of the log" if models.asked is None else now.clock(models.asked)
+        )
     if models.asked is None:
         return f"#{models.position}"
     return f"{now.clock(models.asked)} (#{models.position})"

@@ -199,7 +199,8 @@ async def _show_models(
     # Before the title: the role may not exist.
     answer = None if role is None else shapes.recommendation(nodes, role)
     title = f"As of {now.clock(at)}" if at else "Before the first event"
-    screen.write(Piece(f"{title} (#{position}):", "bold yellow"))
+    place = f" (#{position})" if position else ""
+    screen.write(Piece(f"{title}{place}:", "bold yellow"))
     then = now if at is None else Now(at, now.zone)
     if answer is not None:
         ranking.show(screen, answer, fleet.registry, then, nodes=several)

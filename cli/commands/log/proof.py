@@ -18,6 +18,7 @@ from herdbook.cli.errors import DONE, UsageError, from_extra
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import check_log
 from herdbook.core import Storage, SystemClock
+from herdbook.core.errors.files import read_remedy
 from herdbook.core.proof import keys, proof
 from herdbook.core.proof.anchor import Anchor
 from herdbook.core.proof.anchor_file import append_anchor, read_anchor_file
@@ -247,9 +248,14 @@ def _last(file: Path) -> Anchor:
 def _text(file: Path) -> str:
     try:
         return file.read_text("utf-8")
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CallerError(f"Cannot read {str(file)!r}:", f"{reason}") from error
+    except OSError as error:
+        raise CallerError(
+            str(file), f"cannot be read: {error.strerror or error}", read_remedy(error)
+        ) from error
+    except UnicodeError as error:
+        raise CallerError(
+            str(file), "is not a text file", "Give the text file of a proof or a key"
+        ) from error
 
 
 def _position(text: str) -> int:

@@ -6,6 +6,7 @@ from herdbook.cli.app import CHANGE, verb
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.options import NoRefresh
 from herdbook.core.desired.desired import toml_text
+from herdbook.presentation import wording
 
 
 @verb("freeze", CHANGE)
@@ -22,5 +23,7 @@ async def freeze(invocation: Invocation, *, no_refresh: NoRefresh = False) -> No
             return
         names, position = fleet.names, fleet.home.latest().position
     now = f"{invocation.now.at:%Y-%m-%d %H:%M} UTC"
-    head = f"# Models of {', '.join(names)} on {now} (event #{position})"
+    head = (
+        f"# Models of {', '.join(names)} on {now} ({wording.position_text(position)})"
+    )
     print(f"{head}\n\n{toml_text(frozen)}", end="", file=invocation.screen.stream)

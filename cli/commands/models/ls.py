@@ -67,11 +67,11 @@ async def ls(  # noqa: PLR0913 - the options of a verb
     no_refresh: NoRefresh = False,
 ) -> None:
     """List the models and the operations in progress."""
-    (key,) = checked("--sort", [sort], SORT_KEYS)
-    states, pulling = parse_states("--state", state or ())
+    (key,) = checked("sort key", [sort], SORT_KEYS)
+    states, pulling = parse_states(state or ())
     chosen = ModelFilter(
         text=text,
-        capabilities=tuple(checked("--can", can or (), CAPABILITIES)),
+        capabilities=tuple(checked("capability", can or (), CAPABILITIES)),
         states=states,
         pulling=pulling,
         family=family,

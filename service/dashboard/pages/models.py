@@ -187,7 +187,7 @@ def _in_order(
         CallerError: The sort key is not valid.
     """
     if sort:
-        (key,) = checked("sort", [sort], SORT_KEYS)
+        (key,) = checked("sort key", [sort], SORT_KEYS)
         models = {one.node: one for one in page.nodes}
         return sort_models(statuses, key, models, reverse=reverse)
     return sorted(
@@ -248,10 +248,10 @@ def _matrix(page: PageRequest, statuses: Sequence[ModelStatus]) -> list[MatrixRo
 
 
 def _filter(find: str, can: str, state: str, family: str) -> ModelFilter:
-    states, pulling = parse_states("state", [state] if state else [])
+    states, pulling = parse_states([state] if state else [])
     return ModelFilter(
         text=find.strip(),
-        capabilities=tuple(checked("can", [can] if can else [], CAPABILITIES)),
+        capabilities=tuple(checked("capability", [can] if can else [], CAPABILITIES)),
         states=states,
         pulling=pulling,
         family=family.strip(),

@@ -13,6 +13,7 @@ from herdbook.core import Usage, UsageDimension, UsageRow
 from herdbook.core.fleet import queries
 from herdbook.presentation import usage as texts
 from herdbook.presentation.filtering import checked
+from herdbook.presentation.times import Now
 from herdbook.projections.sentences import counted
 from herdbook.service.dashboard.charts.usage import Bar, span_of, usage_chart
 from herdbook.service.dashboard.layout import render
@@ -256,6 +257,14 @@ def _tokens(row: UsageRow) -> tuple[int, int, str]:
     return whole, 0, f"{row.prompt_tokens:,} tokens in, {row.output_tokens:,} out"
 
 
+def _period_text(name: str, begin: datetime, end: datetime, now: Now) -> str:
+    """Return a period in words: hours in the reader's zone, days and months in UTC."""
+    if end - begin > timedelta(hours=1):
+        return f"{name} UTC"
+    since = now.clock(begin, seconds=False)
+    return f"{since} to {end.astimezone(now.zone):%H:%M}"
+
+
 def _chart(
     page: PageRequest,
     usage: Usage,
@@ -268,7 +277,8 @@ def _chart(
         name = next(iter(row.group.values())) or ""
         begin, end = span_of(name)
         whole, marked, text = figures(row)
-        bars.append(Bar(begin, end, whole, marked, f"{name}: {text}"))
+        period = _period_text(name, begin, end, page.now)
+        bars.append(Bar(begin, end, whole, marked, f"{period}: {text}"))
     begin = since or min((bar.begin for bar in bars), default=page.now.at)
     if since is not None and window.days is not None:
         end = since + timedelta(days=window.days)

@@ -233,7 +233,8 @@
     const at = Number(range.value);
     if (at >= Number(range.max)) { output.textContent = "now"; return; }
     const when = new Date(at).toLocaleString([], { hour12: false });
-    output.textContent = `as of ${when} (about #${between(at, 1, 0) ?? 0})`;
+    const near = between(at, 1, 0);
+    output.textContent = near ? `as of ${when} · about event ${near.toLocaleString("en")}` : "before the first event";
   }
 
   function travel() {

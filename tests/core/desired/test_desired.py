@@ -81,9 +81,9 @@ def test_file_names_models_settings_memory_and_reasons(tmp_path: Path) -> None:
     ("text", "result"),
     [
         ("x = 1", "unknown table [x]. The only table is [models]"),
-        ("", "key models must be a table"),
+        ("", 'it has no models. Write a table for each model: [models."llama3.2"]'),
         ("models = 3", "key models must be a table"),
-        ("[models]\na = 1", "model a must be a table"),
+        ("[models]\na = 1", "model a must be a table: [models.a]"),
         ('[models."a b"]', "model a b is not a valid model name"),
         ("[models.a]\n[models.A]", "model A is defined twice"),
         ("[models.a]\nloaded = 1", "key loaded of model a must be true or false"),
@@ -96,9 +96,13 @@ def test_file_names_models_settings_memory_and_reasons(tmp_path: Path) -> None:
         ("[models.a]\noptions.x = 1", "key options.x of model a does not exist"),
         (
             "[models.a]\nnum_ctx.x = [[1]]",
-            "key num_ctx of model a cannot be {'x': [[1]]}",
+            "key num_ctx of model a must be a whole number of at least 4, such as",
         ),
-        ("[models.a]\nnotes = 2026-01-01", "key notes of model a cannot be 2026-01-01"),
+        ("[models.a]\nnotes = 2026-01-01", "key notes of model a must be text"),
+        ("[models.a]\nlaoded = true", "laoded of model a does not exist. Did you mean"),
+        ("[models.a]\nnodes = 3", "key nodes of model a must be a list of node names"),
+        ("[models.a]\ntags.x = 3", "key tags of model a must be a table of texts"),
+        ("[models.a.2]\nnum_ctx = 8192", 'in quotes: [models."a.2"]'),
     ],
 )
 def test_error_has_file_model_and_key(text: str, result: str) -> None:
@@ -118,8 +122,13 @@ def test_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidDesiredError, match="cannot be read: No such file"):
+    with pytest.raises(InvalidDesiredError, match="cannot be read: No such file") as no:
         read(tmp_path / "herd.toml")
+    with pytest.raises(InvalidDesiredError) as directory:
+        read(tmp_path)
+
+    assert no.value.remedy == "Check the path"
+    assert directory.value.remedy == "Give the path of a file, not of a directory"
 
 
 @given(st.lists(MODELS, unique_by=lambda model: model.name))

@@ -55,7 +55,7 @@ def test_file_has_every_setting_of_its_nodes(tmp_path: Path) -> None:
         ("[nodes.a]", "key 'url' of node 'a' is missing"),
         ("[nodes]\na = 1", "node 'a' must be a table"),
         ("[nodes.a]\nurl='a'\nwieght=1", "Did you mean 'weight'"),
-        ("[nodes.a]\nurl='a'\nweight=true", "key 'weight' of node 'a' cannot be True"),
+        ("[nodes.a]\nurl='a'\nweight=true", "'weight' of node 'a' must be a number"),
         ("[nodes.a]\nurl='a'\nweight=-1", "node 'a'"),
         ("[nodes.a]\nurl='a'\ntags={ram=64}", "node 'a' has invalid settings"),
         ("[nodes.a]\nurl='ftp://a'", "url 'ftp://a' of node 'a' is not a valid"),

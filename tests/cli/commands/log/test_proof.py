@@ -255,7 +255,7 @@ def test_anchor_that_cannot_be_written_leaves_no_part(
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 100, limits[1]))
     try:
-        with pytest.raises(CallerError, match="Cannot write"):
+        with pytest.raises(CallerError, match="cannot be written"):
             append_anchor(anchors, anchor)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -86,7 +86,7 @@ def test_demo_completes_without_a_terminal(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     result = done.stdout
     assert "The demo uses a sandbox (a simulated Ollama server)" in result
-    assert "recovery by reconciler" in result
+    assert "recorded after a crash" in result
     story = result[
         result.index("Its complete history:") : result.index("at the time of the crash")
     ]
