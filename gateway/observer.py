@@ -26,11 +26,11 @@ class GatewayObserver(Protocol):
         """Receive a request to a model that has ended."""
 
 
-class _Nobody:
+class _NoObserver:
     """Observes nothing."""
 
     @property
-    def in_flight(self) -> _Nobody:
+    def in_flight(self) -> _NoObserver:
         return self
 
     def set(self, value: float) -> None:
@@ -40,5 +40,5 @@ class _Nobody:
         """Ignore the use."""
 
 
-NO_OBSERVER: Final[GatewayObserver] = _Nobody()
+NO_OBSERVER: Final[GatewayObserver] = _NoObserver()
 """The observer of a gateway without metrics."""

@@ -16,10 +16,10 @@ from herdbook.core.logging import Logger
 from herdbook.gateway.access.checks import KEY_HEADERS, Access
 from herdbook.gateway.access.limits import named_models
 from herdbook.gateway.access.quotas import Quotas
-from herdbook.gateway.bodies import check_body, must_collect
+from herdbook.gateway.collected_bodies import check_body, must_collect
 from herdbook.gateway.connections.client import ClientConnection
 from herdbook.gateway.connections.exchange import Exchange
-from herdbook.gateway.lists import Lists
+from herdbook.gateway.model_lists import ModelLists
 from herdbook.gateway.observer import NO_OBSERVER, GatewayObserver
 from herdbook.gateway.protocol.answers import Refusal
 from herdbook.gateway.protocol.endpoints import (
@@ -33,12 +33,12 @@ from herdbook.gateway.protocol.headers import (
     request_head,
     with_length,
 )
-from herdbook.gateway.recording.uses import Use, Watched
+from herdbook.gateway.recording.uses import Use, UseTracker
 from herdbook.gateway.routing.upstreams import (
+    IncomingRequest,
     Route,
     Router,
     Upstream,
-    Wanted,
 )
 from herdbook.gateway.settings import GatewaySettings
 
@@ -80,7 +80,7 @@ class Relay:
         self.in_flight = 0
         self._access = access
         self._router = router
-        self._lists = Lists(router, roles=settings.roles)
+        self._lists = ModelLists(router, roles=settings.roles)
         self._clients: set[ClientConnection] = set()
         self._without = KEY_HEADERS if access.uses_tokens else frozenset[bytes]()
         self._idle = asyncio.Event()
@@ -108,63 +108,68 @@ class Relay:
             Refusal: It must not be sent.
         """
         caller = self._access.check(request, endpoint, client.address)
-        watched = None
+        tracker = None
         if endpoint.effect is not Effect.NONE:
             if self.settings.strict and not self._records():
                 raise Refusal(503, "Uses cannot be recorded now. Try again later.")
-            watched = Watched(endpoint, caller)
-        wanted = Wanted(endpoint, request, caller)
+            tracker = UseTracker(endpoint, caller)
+        incoming = IncomingRequest(endpoint, request, caller)
         several = len(self._router.upstreams) > 1
-        collects = must_collect(wanted, self.settings, several=several)
-        lists = Lists.are_wanted(request.method, endpoint.path)
+        collects = must_collect(incoming, self.settings, several=several)
+        lists = ModelLists.handles(request.method, endpoint.path)
         merges = lists and several
-        route = None if collects or merges else self._router.route(wanted)
+        route = None if collects or merges else self._router.route(incoming)
         counted = endpoint.effect is Effect.USE
         if counted:
             self._quotas.begin(caller.name, caller.limits)
         ended = partial(self._finished, caller.name if counted else None)
-        exchange = Exchange(request, client, watched, ended)
-        if watched is not None:
-            watched.report = partial(self._report, exchange)
+        exchange = Exchange(request, client, tracker, ended)
+        if tracker is not None:
+            tracker.report = partial(self._report, exchange)
         self.in_flight += 1
         self._observer.in_flight.set(self.in_flight)
         self._idle.clear()
         if merges:
             exchange.answer_headers = self.shared_with(request.headers)
-            self._lists.merge(exchange, wanted)
+            self._lists.merge(exchange, incoming)
             return exchange
         if lists:
             self._lists.change(exchange, endpoint, caller)
         if route is None:
-            exchange.collect(partial(self._check_body, wanted))
+            exchange.collect(partial(self._check_body, incoming))
         else:
-            self._send(exchange, request, None, _Sent(self, wanted, route))
+            self._send(exchange, request, None, _SentRequest(self, incoming, route))
         return exchange
 
     def _records(self) -> bool:
         return all(each.recorder.works for each in self._router.upstreams)
 
     def _check_body(
-        self, wanted: Wanted, exchange: Exchange, body: bytes | None
+        self, incoming: IncomingRequest, exchange: Exchange, body: bytes | None
     ) -> None:
         """Check a request that was collected, change it if need be, and send it.
 
         Raises:
             Refusal: No model fits what is requested, or the token must not use it.
         """
-        check_body(wanted, body)
-        wanted = wanted._replace(request=exchange.request, body=body)
-        self._send_collected(exchange, wanted, self._router.route(wanted))
+        check_body(incoming, body)
+        incoming = incoming._replace(request=exchange.request, body=body)
+        self._send_collected(exchange, incoming, self._router.route(incoming))
 
     def _send_collected(
-        self, exchange: Exchange, wanted: Wanted, route: Route, *, again: bool = False
+        self,
+        exchange: Exchange,
+        incoming: IncomingRequest,
+        route: Route,
+        *,
+        again: bool = False,
     ) -> None:
         """Send a request whose body is known, to its node.
 
         Raises:
             Refusal: The token must not use the model.
         """
-        endpoint, request, caller, body = wanted[:4]
+        endpoint, request, caller, body = incoming[:4]
         limits = caller.limits
         rewriter = None if endpoint.effect is Effect.CHANGE else route.upstream.rewriter
         changed = None
@@ -181,18 +186,18 @@ class Relay:
             limits.check_models(names, caller.name)
         exchange.answer_headers = [*route.headers]
         if changed is not None:
-            if exchange.watched is not None:
-                exchange.watched.choose(changed.model, changed.role)
+            if exchange.tracker is not None:
+                exchange.tracker.choose(changed.model, changed.role)
             exchange.answer_headers += changed.headers
             body, request = changed.body, with_length(request, len(changed.body))
         elif again and body is not None:
             request = with_length(request, len(body))
-        sent = _Sent(self, wanted, route)
+        sent = _SentRequest(self, incoming, route)
         self._send(
             exchange, request, body if changed or again else None, sent, again=again
         )
 
-    def retry(self, exchange: Exchange, wanted: Wanted) -> bool:
+    def retry(self, exchange: Exchange, incoming: IncomingRequest) -> bool:
         """Send a request that a node failed to answer to another one, if there is one.
 
         Returns:
@@ -200,14 +205,17 @@ class Relay:
         """
         if len(self._router.upstreams) == 1 or not exchange.request_complete:
             return False
-        if wanted.body is None and wanted.request.method not in SAFE_METHODS:
+        if incoming.body is None and incoming.request.method not in SAFE_METHODS:
             return False
-        if wanted.endpoint.effect is Effect.CHANGE:
+        if incoming.endpoint.effect is Effect.CHANGE:
             return False
         try:
-            route = self._router.route(wanted)
+            route = self._router.route(incoming)
             self._send_collected(
-                exchange, wanted._replace(body=wanted.body or b""), route, again=True
+                exchange,
+                incoming._replace(body=incoming.body or b""),
+                route,
+                again=True,
             )
         except Refusal:
             return False
@@ -216,7 +224,7 @@ class Relay:
 
     def _report(self, exchange: Exchange, use: Use) -> None:
         """Receive the use of a model that has ended."""
-        if isinstance(exchange.route, _Sent):
+        if isinstance(exchange.route, _SentRequest):
             exchange.route.upstream.recorder.add(use)
         self._observer.used(use)
 
@@ -225,7 +233,7 @@ class Relay:
         exchange: Exchange,
         request: Request,
         body: bytes | None,
-        sent: _Sent,
+        sent: _SentRequest,
         *,
         again: bool = False,
     ) -> None:
@@ -240,7 +248,7 @@ class Relay:
             authorization=key,
         )
         exchange.route = sent
-        upstream.begin(sent.model, exchange.watched)
+        upstream.begin(sent.model, exchange.tracker)
         if again:
             exchange.begin_again(request, head, body or b"")
         else:
@@ -248,7 +256,7 @@ class Relay:
         pool.send(exchange)
 
     def _left_out(
-        self, exchange: Exchange, sent: _Sent, *, keys: bool
+        self, exchange: Exchange, sent: _SentRequest, *, keys: bool
     ) -> frozenset[bytes]:
         """Return the names of headers that are not sent on."""
         left_out = KEY_HEADERS if keys else self._without
@@ -281,7 +289,7 @@ class Relay:
             await upstream.pool.close()
 
     def _finished(self, token: str | None, exchange: Exchange) -> None:
-        if isinstance(exchange.route, _Sent):
+        if isinstance(exchange.route, _SentRequest):
             exchange.route.end(exchange)
         if token is not None:
             self._quotas.end(token)
@@ -291,7 +299,7 @@ class Relay:
             self._idle.set()
 
 
-class _Sent:
+class _SentRequest:
     """A request that was sent to a node, and is sent to another one if that fails.
 
     Attributes:
@@ -299,25 +307,25 @@ class _Sent:
         model: The model that the request is about; empty if that is not known.
     """
 
-    __slots__ = ("_relay", "_wanted", "model", "upstream")
+    __slots__ = ("_incoming", "_relay", "model", "upstream")
 
-    def __init__(self, relay: Relay, wanted: Wanted, route: Route) -> None:
+    def __init__(self, relay: Relay, incoming: IncomingRequest, route: Route) -> None:
         self._relay = relay
-        self._wanted = wanted
+        self._incoming = incoming
         self.upstream: Upstream = route.upstream
         self.model = route.model
 
     @property
     def is_repeatable(self) -> bool:
         """Whether it changes nothing if the node gets the request twice."""
-        method, effect = self._wanted.request.method, self._wanted.endpoint.effect
+        method, effect = self._incoming.request.method, self._incoming.endpoint.effect
         return method in SAFE_METHODS or effect is Effect.USE
 
     @property
     def is_counted(self) -> bool:
         """Whether the tokens of the answer have to be known."""
-        budget = self._wanted.caller.limits.tokens_per_day
-        return budget is not None and self._wanted.endpoint.effect is Effect.USE
+        budget = self._incoming.caller.limits.tokens_per_day
+        return budget is not None and self._incoming.endpoint.effect is Effect.USE
 
     def answered(self) -> None:
         """Note that the node has begun to answer."""
@@ -327,15 +335,15 @@ class _Sent:
         """Note that the node failed; return whether another one got the request."""
         self.upstream.breaker.failed()
         self.end(exchange)
-        tried = self._wanted.tried | {self.upstream.name}
-        if self._relay.retry(exchange, self._wanted._replace(tried=tried)):
+        tried = self._incoming.tried | {self.upstream.name}
+        if self._relay.retry(exchange, self._incoming._replace(tried=tried)):
             return True
-        self.upstream.begin(self.model, exchange.watched)  # it is ended by the caller
+        self.upstream.begin(self.model, exchange.tracker)  # it is ended by the caller
         return False
 
     def end(self, exchange: Exchange) -> None:
         """Note that the request ended there."""
-        self.upstream.end(self.model, exchange.watched)
+        self.upstream.end(self.model, exchange.tracker)
 
 
 @asynccontextmanager

@@ -33,7 +33,7 @@ OWNED = {
     "events/shared/writer.py __init__": "a callback answers everybody who waits",
     "gateway/recording/recorder.py recording": "a callback reports its early end",
     "gateway/access/quotas.py followed_quotas": "a callback reports its early end",
-    "gateway/lists.py merge": "the exchange; close()",
+    "gateway/model_lists.py merge": "the exchange; close()",
     "gateway/routing/nodes.py following": "the block; a callback reports its early end",
     "gateway/relay.py relaying": "a callback reports its early end",
     "gateway/connections/server.py connect": "the exchange; close()",

@@ -108,14 +108,14 @@ class Access:
         headers = request.headers
         hosts = [value for name, value in headers if name.lower() == b"host"]
         needed = bool(hosts) or not request.http_1_0
-        if needed and (len(hosts) != 1 or not self._is_ours(hosts[0])):
+        if needed and (len(hosts) != 1 or not self._is_accepted_host(hosts[0])):
             raise Refusal(
                 403,
                 "This Host header is not allowed. Use the gateway's own address, or "
                 "start it with --allow-host NAME.",
             )
         origin = value_of(headers, b"origin")
-        if origin and not self._is_accepted(origin):
+        if origin and not self._is_accepted_origin(origin):
             raise Refusal(403, "Requests from pages on other sites are refused.")
 
     def shared_with(self, headers: Headers) -> Headers:
@@ -125,15 +125,15 @@ class Access:
             headers: The headers of the request.
         """
         origin = value_of(headers, b"origin")
-        if not origin or not self._is_accepted(origin):
+        if not origin or not self._is_accepted_origin(origin):
             return []
         return [(b"Access-Control-Allow-Origin", origin), (b"Vary", b"Origin")]
 
-    def _is_accepted(self, origin: bytes) -> bool:
+    def _is_accepted_origin(self, origin: bytes) -> bool:
         local = _LOCAL_ORIGIN.fullmatch(origin.decode("latin-1")) is not None
-        return local or self._is_ours(origin.partition(b"://")[2])
+        return local or self._is_accepted_host(origin.partition(b"://")[2])
 
-    def _is_ours(self, host: bytes) -> bool:
+    def _is_accepted_host(self, host: bytes) -> bool:
         """Return whether a host is accepted; remembers a few answers."""
         known = self._seen.get(host)
         if known is None:

@@ -12,7 +12,7 @@ from herdbook.core import InvalidNameError
 from herdbook.core.errors.validation import violation
 from herdbook.core.models.names import canonical_name
 from herdbook.gateway.protocol.answers import Refusal
-from herdbook.gateway.protocol.bodies import fields_of, text_of
+from herdbook.gateway.protocol.json_bodies import fields_of, text_of
 
 _NAMING: Final = frozenset({"model", "name", "source", "destination", "from"})
 """Fields of requests that name a model, in any of the APIs."""

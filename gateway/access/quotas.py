@@ -33,7 +33,7 @@ _FOLLOW_AGAIN_S: Final = 1.0
 """Seconds until the log is followed again after that failed."""
 
 
-class Spending(Protocol):
+class TokenCounter(Protocol):
     """Receives the tokens of uses: when they end, and when they are in the log."""
 
     def spend(self, client: str, tokens: int) -> None:

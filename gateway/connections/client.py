@@ -21,7 +21,7 @@ connection, and the client would not see the answer."""
 
 
 class Gateway(Protocol):
-    """What a connection of a client needs of its gateway."""
+    """The gateway, as a connection of a client uses it."""
 
     settings: GatewaySettings
 
@@ -170,7 +170,7 @@ class ClientConnection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None:
             return False
-        if exchange.request_complete and exchange.watched is None:
+        if exchange.request_complete and exchange.tracker is None:
             return True
         self._abandon()
         return False

@@ -21,7 +21,7 @@ from herdbook.gateway.protocol.headers import (
 )
 
 if TYPE_CHECKING:
-    from herdbook.gateway.recording.uses import Watched
+    from herdbook.gateway.recording.uses import UseTracker
 
 
 LONGEST_BODY: Final = 16 << 20
@@ -37,8 +37,8 @@ Ready: TypeAlias = Callable[["Exchange", bytes | None], None]
 too long for that. It must call ``Exchange.begin``, or raise a ``Refusal``."""
 
 
-class RouteSide(Protocol):
-    """What an exchange needs of the one who chose its server."""
+class RouteCallbacks(Protocol):
+    """Called by an exchange, to report how the chosen server answered."""
 
     def answered(self) -> None:
         """Note that the server has begun to answer."""
@@ -74,7 +74,7 @@ class Exchange:
     Args:
         request: The head of the request, as received.
         client: The connection of the client.
-        watched: Records what the exchange shows about the use of a model.
+        tracker: Records what the exchange shows about the use of a model.
         finished: Called once at the end.
 
     Attributes:
@@ -107,21 +107,21 @@ class Exchange:
         "request",
         "request_complete",
         "route",
-        "watched",
+        "tracker",
     )
 
     def __init__(
         self,
         request: Request,
         client: ClientSide,
-        watched: Watched | None,
+        tracker: UseTracker | None,
         finished: Callable[[Exchange], None],
     ) -> None:
         self.request = request
-        self.watched = watched
+        self.tracker = tracker
         self.request_complete = False
         self.answer_started = False
-        self.route: RouteSide | None = None
+        self.route: RouteCallbacks | None = None
         self.repeatable = False
         self._client = client
         self._server: ServerSide | None = None
@@ -193,17 +193,17 @@ class Exchange:
     def request_body(self, data: bytes) -> None:
         """Receive a piece of the request's body."""
         if self._collected is None:
-            if self.watched is not None:
-                self.watched.request_body(data)
+            if self.tracker is not None:
+                self.tracker.request_body(data)
             self._add(data)
             return
         self._collected.append(data)
         self._size += len(data)
         if self._size > LONGEST_BODY:
             assert self._ready is not None
-            if self.watched is not None:
+            if self.tracker is not None:
                 for piece in self._collected:
-                    self.watched.request_body(piece)
+                    self.tracker.request_body(piece)
             self._ready(self, None)
 
     def request_end(self) -> None:
@@ -213,13 +213,13 @@ class Exchange:
             Refusal: The request that was collected must not be sent.
         """
         self.request_complete = True
-        if self.watched is not None:
-            self.watched.request_end()
+        if self.tracker is not None:
+            self.tracker.request_end()
         if self._collected is not None:
             assert self._ready is not None
             body = b"".join(self._collected)
-            if self.watched is not None:
-                self.watched.whole_request_body(body)
+            if self.tracker is not None:
+                self.tracker.whole_request_body(body)
             self._ready(self, body)
         elif self.request.chunked:
             self._request_out.append(b"0\r\n\r\n")
@@ -280,8 +280,8 @@ class Exchange:
         )
         self._chunked, self._close = framing
         self._to_client.append(head)
-        if self.watched is not None:
-            self.watched.answer_head(status, headers)
+        if self.tracker is not None:
+            self.tracker.answer_head(status, headers)
 
     def answer_body(self, data: bytes) -> None:
         """Receive a piece of the answer's body."""
@@ -292,8 +292,8 @@ class Exchange:
             self._to_client += (b"%x\r\n" % len(data), data, b"\r\n")
         else:
             self._to_client.append(data)
-        if self.watched is not None:
-            self.watched.answer_body(data)
+        if self.tracker is not None:
+            self.tracker.answer_body(data)
 
     def _hold_answer(self, held: _HeldAnswer, data: bytes) -> None:
         held.pieces.append(data)
@@ -398,7 +398,7 @@ class Exchange:
         if self._ended:
             return False
         self._ended = True
-        if self.watched is not None:
-            self.watched.end(outcome, failure)
+        if self.tracker is not None:
+            self.tracker.end(outcome, failure)
         self._finished(self)
         return True

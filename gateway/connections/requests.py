@@ -23,7 +23,7 @@ _Part: TypeAlias = Request | bytes | Refusal | None
 """A head, a piece of a body, an error, or the end of a request."""
 
 
-class Taker(Protocol):
+class RequestReceiver(Protocol):
     """Receives the requests of a connection."""
 
     @property
@@ -56,7 +56,7 @@ class RequestParser:
     until ``next`` is called.
 
     Args:
-        taker: Takes the requests.
+        receiver: Takes the requests.
         head_bytes: Longest request line with its headers, bytes.
         headers: Most header lines of a request.
 
@@ -66,9 +66,11 @@ class RequestParser:
         headers: Its headers.
     """
 
-    def __init__(self, taker: Taker, *, head_bytes: int, headers: int) -> None:
+    def __init__(
+        self, receiver: RequestReceiver, *, head_bytes: int, headers: int
+    ) -> None:
         self.in_head = False
-        self._taker = taker
+        self._receiver = receiver
         self._most_bytes = head_bytes
         self._most_headers = headers
         self._parser = httptools.HttpRequestParser(self)
@@ -98,7 +100,7 @@ class RequestParser:
         """Parse the next bytes of the connection.
 
         Raises:
-            Refusal: The request that the taker takes now is not valid, or must not be
+            Refusal: The request that the receiver takes now is not valid, or must not be
                 sent on.
         """
         if self._broken:
@@ -107,7 +109,7 @@ class RequestParser:
             self._parse(data)
         except Refusal as refusal:
             self._broken = True  # what follows cannot be read
-            if not self._waiting and not (self._taker.busy and self._taken):
+            if not self._waiting and not (self._receiver.busy and self._taken):
                 raise
             self._waiting.append(refusal)
         if self._waiting:
@@ -119,7 +121,7 @@ class RequestParser:
         Raises:
             Refusal: It is not valid, or must not be sent on.
         """
-        while self._waiting and not self._taker.busy:
+        while self._waiting and not self._receiver.busy:
             self._hand_over_one()
         if not self._waiting:
             self._waiting_bytes = 0
@@ -135,11 +137,11 @@ class RequestParser:
         match part:
             case Request():
                 self._taken = False
-                self._taker.take_head(part)
+                self._receiver.take_head(part)
             case bytes():
-                self._taker.take_body(part)
+                self._receiver.take_body(part)
             case None:
-                self._taker.take_end()
+                self._receiver.take_end()
                 self._taken = True
             case Refusal():
                 raise part
@@ -218,7 +220,7 @@ class RequestParser:
         request = self._request()
         self._upgrades = self._parser.should_upgrade()
         if not self._upgrades:
-            if self._waiting or self._taker.busy:
+            if self._waiting or self._receiver.busy:
                 self._waiting.append(request)
             else:
                 self._take(request)
@@ -228,7 +230,7 @@ class RequestParser:
         if self._waiting:
             self._waiting.append(data)
         else:
-            self._taker.take_body(data)
+            self._receiver.take_body(data)
 
     def on_message_complete(self) -> None:
         """Hand over the end of the request."""

@@ -1,4 +1,7 @@
-"""What an exchange needs of the connections on its two sides."""
+"""Interfaces of the two connections of an exchange.
+
+An exchange knows only these, so that the classes of connections can import it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from herdbook.gateway.protocol.answers import Refusal
 
 
 class ClientSide(Protocol):
-    """What an exchange needs of the connection of a client."""
+    """The connection of a client, as an exchange uses it."""
 
     def write(self, data: bytes) -> None:
         """Send bytes to the client."""
@@ -27,7 +30,7 @@ class ClientSide(Protocol):
 
 
 class ServerSide(Protocol):
-    """What an exchange needs of the connection to the server."""
+    """The connection to the server, as an exchange uses it."""
 
     def write(self, data: bytes) -> None:
         """Send bytes to the server."""

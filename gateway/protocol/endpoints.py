@@ -113,7 +113,7 @@ def form_of(path: str) -> Form:
     return Form.OPENAI if path.startswith("/v1/") else Form.OLLAMA
 
 
-def lines_of_a_piece(endpoint: Endpoint) -> tuple[int, int]:
+def lines_per_piece(endpoint: Endpoint) -> tuple[int, int]:
     """Return how a streamed answer consists of pieces with text.
 
     Returns:

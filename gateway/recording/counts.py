@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from herdbook.gateway.protocol.bodies import fields_of
 from herdbook.gateway.protocol.endpoints import Endpoint
+from herdbook.gateway.protocol.json_bodies import fields_of
 
 HEAD_BYTES: Final = 2_048
 """First bytes of an answer that are kept: Anthropic's first event fits."""

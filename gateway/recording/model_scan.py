@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from herdbook.gateway.protocol.bodies import fields_of, text_of
+from herdbook.gateway.protocol.json_bodies import fields_of, text_of
 
 _LONGEST: Final = 1024
 """Bytes of a string that are collected; model names are shorter."""

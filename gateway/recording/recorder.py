@@ -19,14 +19,14 @@ from herdbook.core.reconcile.use_watch import Relayed
 from herdbook.events.errors import StoreError
 from herdbook.events.facts import UseOutcome
 from herdbook.events.shared.cancellation import finish
-from herdbook.gateway.access.quotas import Spending
+from herdbook.gateway.access.quotas import TokenCounter
 from herdbook.gateway.protocol.endpoints import Effect
-from herdbook.gateway.recording.folds import Fold, FoldKey, Missing
-from herdbook.gateway.recording.uses import Use, Watched
+from herdbook.gateway.recording.grouped_uses import GroupKey, MissingUses, UseGroup
+from herdbook.gateway.recording.uses import Use, UseTracker
 
 _log = Logger("herdbook.gateway")
 
-FOLD_S: Final = 1.0
+COLLECT_S: Final = 1.0
 """Seconds for which uses are collected before they are recorded."""
 
 _LOADING_S: Final = 0.1
@@ -40,8 +40,8 @@ _USUAL_CONTEXT: Final = 4_096
 """Tokens of the context of a runner that is not known: Ollama's default."""
 
 
-_Named: TypeAlias = tuple[str, FoldKey, Fold]
-"""A fold, with the canonical name of its model."""
+_Named: TypeAlias = tuple[str, GroupKey, UseGroup]
+"""A group, with the canonical name of its model."""
 
 
 class UseRecorder:
@@ -50,19 +50,19 @@ class UseRecorder:
     Args:
         uses: The uses of the models of the server.
         running: The requests about models that are being relayed.
-        spending: Takes the tokens of uses.
+        token_counter: Takes the tokens of uses.
     """
 
     def __init__(
-        self, uses: Uses, running: Collection[Watched], spending: Spending
+        self, uses: Uses, running: Collection[UseTracker], token_counter: TokenCounter
     ) -> None:
         self._uses = uses
-        self._spending = spending
+        self._token_counter = token_counter
         self._running = running
-        self._folds: dict[FoldKey, Fold] = {}
-        self._flushing: Collection[FoldKey] = ()
+        self._groups: dict[GroupKey, UseGroup] = {}
+        self._flushing: Collection[GroupKey] = ()
         self._changes: dict[str, str | None] = {}
-        self._missing = Missing()
+        self._missing = MissingUses()
         self._works = True
         self._wake = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -91,12 +91,12 @@ class UseRecorder:
         for name, actor in self._changes.items():
             if actor is not None:
                 self._add_relayed(found, name, Relayed(actor, changes=True))
-        for key in (*self._flushing, *self._folds):
+        for key in (*self._flushing, *self._groups):
             self._add_relayed(found, key.model, Relayed(key.caller.actor))
-        for watched in sorted(self._running, key=lambda one: one.started):
-            changes = watched.endpoint.effect is Effect.CHANGE
-            relayed = Relayed(watched.caller.actor, changes)
-            self._add_relayed(found, watched.model, relayed)
+        for tracker in sorted(self._running, key=lambda one: one.started):
+            changes = tracker.endpoint.effect is Effect.CHANGE
+            relayed = Relayed(tracker.caller.actor, changes)
+            self._add_relayed(found, tracker.model, relayed)
         for name in self._changes:
             self._add_relayed(found, name, Relayed(None))
         return found
@@ -113,7 +113,7 @@ class UseRecorder:
     def add(self, use: Use) -> None:
         """Receive a request that has ended."""
         estimated = self._estimated(use)
-        self._spending.spend(use.caller.name, sum(use.tokens) + estimated)
+        self._token_counter.spend(use.caller.name, sum(use.tokens) + estimated)
         if not use.model:
             return
         answered = use.first_token_s is not None
@@ -121,7 +121,7 @@ class UseRecorder:
             if answered or use.outcome is UseOutcome.COMPLETED:
                 self._changes[use.model] = use.caller.actor
         else:
-            key = FoldKey(
+            key = GroupKey(
                 use.model,
                 use.caller,
                 use.endpoint.path,
@@ -130,11 +130,11 @@ class UseRecorder:
                 use.role,
                 answered,
             )
-            fold = self._folds.get(key)
-            if fold is None:
-                fold = Fold(use, loaded_by_it=self._loaded_by(use))
-                self._folds[key] = fold
-            fold.add(use, estimated)
+            group = self._groups.get(key)
+            if group is None:
+                group = UseGroup(use, loaded_by_it=self._loaded_by(use))
+                self._groups[key] = group
+            group.add(use, estimated)
         self._wake.set()
 
     async def run(self) -> None:
@@ -142,7 +142,7 @@ class UseRecorder:
         while not self._stopped.is_set():
             await self._wake.wait()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopped.wait(), FOLD_S)
+                await asyncio.wait_for(self._stopped.wait(), COLLECT_S)
             self._wake.clear()
             await self.flush()
             if self._missing.count or self._changes:
@@ -155,22 +155,22 @@ class UseRecorder:
 
     async def flush(self) -> None:
         """Record what was collected so far."""
-        folds, self._folds = self._folds, {}
+        groups, self._groups = self._groups, {}
         changes, self._changes = self._changes, {}
-        self._flushing = folds
+        self._flushing = groups
         try:
-            await self._record_all(folds, changes)
+            await self._record_all(groups, changes)
         finally:
             self._flushing = ()
 
     async def _record_all(
-        self, folds: dict[FoldKey, Fold], changes: dict[str, str | None]
+        self, groups: dict[GroupKey, UseGroup], changes: dict[str, str | None]
     ) -> None:
-        for fold in folds.values():
-            fold.close()
+        for group in groups.values():
+            group.close()
         # Models in memory come before the refresh: a later request may have unloaded or
         # deleted them, and what it did would be recorded before the use.
-        in_memory, others = self._named(folds)
+        in_memory, others = self._named(groups)
         if not await self._record_each(in_memory, changes, left=others):
             return
         await self._refresh(changes, others)
@@ -184,17 +184,17 @@ class UseRecorder:
         *,
         left: list[_Named] | None = None,
     ) -> bool:
-        """Record folds; return whether the log could be written.
+        """Record groups; return whether the log could be written.
 
         Args:
-            named: The folds.
+            named: The groups.
             changes: Models that clients changed since the last record.
-            left: Further folds that count as not recorded if these cannot be.
+            left: Further groups that count as not recorded if these cannot be.
         """
         waiting = [*named, *(left or ())]
-        for name, key, fold in named:
+        for name, key, group in named:
             try:
-                await self._record(name, key, fold, changed_by=changes.get(key.model))
+                await self._record(name, key, group, changed_by=changes.get(key.model))
             except StoreError as error:
                 self._fail([one for _, _, one in waiting], error)
                 return False
@@ -227,18 +227,20 @@ class UseRecorder:
         was_loaded = status.state is ModelState.LOADED
         return None if (load_s < _LOADING_S) is not was_loaded else not was_loaded
 
-    def _named(self, folds: dict[FoldKey, Fold]) -> tuple[list[_Named], list[_Named]]:
-        """Return the folds of models in memory, and of others, with canonical names.
+    def _named(
+        self, groups: dict[GroupKey, UseGroup]
+    ) -> tuple[list[_Named], list[_Named]]:
+        """Return the groups of models in memory, and of others, with canonical names.
 
         Invalid names are left out.
         """
         in_memory: list[_Named] = []
         others: list[_Named] = []
-        for key, fold in folds.items():
+        for key, group in groups.items():
             status = self._uses.status(key.model)
             if status is not None:
                 loaded = status.state is ModelState.LOADED
-                (in_memory if loaded else others).append((status.name, key, fold))
+                (in_memory if loaded else others).append((status.name, key, group))
         return in_memory, others
 
     async def _refresh(
@@ -265,14 +267,14 @@ class UseRecorder:
             _log.warning("refresh_failed", reason=str(error))
 
     async def _record(
-        self, name: str, key: FoldKey, fold: Fold, *, changed_by: str | None
+        self, name: str, key: GroupKey, group: UseGroup, *, changed_by: str | None
     ) -> None:
-        """Record a fold.
+        """Record a group.
 
         Args:
             name: Canonical name of the model.
             key: What its uses have in common.
-            fold: The uses.
+            group: The uses.
             changed_by: Who changed the model since the last record.
 
         Raises:
@@ -281,20 +283,20 @@ class UseRecorder:
         before = self._uses.status(name)
         try:
             recorded = await self._uses.record(
-                name, fold.fact(key), actor=key.caller.actor
+                name, group.fact(key), actor=key.caller.actor
             )
         except StoreError:
             raise
         except HerdbookError as error:  # illegal in the state, or others were faster
-            self._missing.add([fold], str(error))
+            self._missing.add([group], str(error))
             return
         self._works = True
         if recorded:
-            self._spending.recorded(key.caller.name, fold.tokens, recorded)
+            self._token_counter.recorded(key.caller.name, group.tokens, recorded)
         if not recorded:
-            _log.info("use_of_missing_model", model=name, requests=fold.count)
+            _log.info("use_of_missing_model", model=name, requests=group.count)
             if key.answered:  # it was there, and is already deleted
-                self._missing.add([fold], f"{name} is no longer on the server")
+                self._missing.add([group], f"{name} is no longer on the server")
         elif (
             key.answered
             and before is not None
@@ -303,9 +305,9 @@ class UseRecorder:
             # The use shows that the model was in memory. Check whether it still is.
             self._changes.setdefault(name, changed_by)
 
-    def _fail(self, folds: list[Fold], error: StoreError) -> None:
+    def _fail(self, groups: list[UseGroup], error: StoreError) -> None:
         self._works = False
-        self._missing.add(folds, str(error))
+        self._missing.add(groups, str(error))
         _log.warning(
             "uses_not_recorded", requests=self._missing.count, reason=str(error)
         )
@@ -313,7 +315,7 @@ class UseRecorder:
     async def _record_missing(self) -> None:
         if not self._missing.count:
             return
-        missing, self._missing = self._missing, Missing()
+        missing, self._missing = self._missing, MissingUses()
         try:
             await self._uses.record_missing(missing.fact())
         except StoreError as error:
@@ -328,8 +330,8 @@ class UseRecorder:
 async def recording(
     uses: Uses,
     *,
-    running: Collection[Watched],
-    spending: Spending,
+    running: Collection[UseTracker],
+    token_counter: TokenCounter,
     failed: Callable[[], None],
 ) -> AsyncIterator[UseRecorder]:
     """Record uses while the block runs; those that are left are recorded at its end.
@@ -337,10 +339,10 @@ async def recording(
     Args:
         uses: The uses of the models of the server.
         running: The requests about models that are being relayed.
-        spending: Takes the tokens of uses.
+        token_counter: Takes the tokens of uses.
         failed: Called if recording stops by itself, which only a bug causes.
     """
-    recorder = UseRecorder(uses, running, spending)
+    recorder = UseRecorder(uses, running, token_counter)
     async with uses.relaying(recorder.unrecorded):
         task = asyncio.ensure_future(recorder.run())
         task.add_done_callback(lambda _: None if recorder.stopped else failed())

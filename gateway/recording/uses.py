@@ -15,7 +15,7 @@ from herdbook.gateway.protocol.endpoints import (
     NO_TEXT,
     Effect,
     Endpoint,
-    lines_of_a_piece,
+    lines_per_piece,
 )
 from herdbook.gateway.protocol.headers import Headers, value_of
 from herdbook.gateway.recording.compression import Decoder
@@ -44,7 +44,7 @@ _FAILURES: Final = {
 }
 
 
-class Unreported(NamedTuple):
+class UnreportedTokens(NamedTuple):
     """What is known of tokens that a server did not report.
 
     Attributes:
@@ -86,7 +86,7 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
     outcome: UseOutcome
     failure: str
     counts: Counts
-    unreported: Unreported = Unreported()
+    unreported: UnreportedTokens = UnreportedTokens()
 
     @property
     def tokens(self) -> tuple[int, int]:
@@ -94,7 +94,7 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
         return self.counts.prompt_tokens or 0, self.counts.output_tokens or 0
 
 
-class Watched:
+class UseTracker:
     """Follows an exchange, and reports the use when it ends.
 
     Args:
@@ -235,7 +235,7 @@ class Watched:
 
     def _unreported(
         self, counts: Counts, outcome: UseOutcome, *, answered: bool
-    ) -> Unreported:
+    ) -> UnreportedTokens:
         """Return what is known of tokens that the server did not report.
 
         A client that leaves before the answer begins has made the server read its
@@ -243,13 +243,13 @@ class Watched:
         """
         used = self._complete and self.endpoint.effect is Effect.USE
         if not used or counts.only:
-            return Unreported()
+            return UnreportedTokens()
         if not answered and outcome is not UseOutcome.CLIENT_LEFT:
-            return Unreported()
+            return UnreportedTokens()
         pieces = 0
         if counts.output_tokens is None and self.endpoint.path not in NO_TEXT:
-            lines, others = lines_of_a_piece(self.endpoint)
+            lines, others = lines_per_piece(self.endpoint)
             pieces = max(self._lines // lines - others, 0)
-        return Unreported(
+        return UnreportedTokens(
             self._asked_bytes if counts.prompt_tokens is None else 0, pieces
         )

@@ -9,7 +9,7 @@ import msgspec
 
 from herdbook.core import ModelRole
 from herdbook.core.models.names import same_name
-from herdbook.gateway.protocol.bodies import Fields, fields_of, items_of, text_of
+from herdbook.gateway.protocol.json_bodies import Fields, fields_of, items_of, text_of
 from herdbook.gateway.rewriting.requests import ROLE
 
 PS: Final = "/api/ps"

@@ -15,15 +15,15 @@ from herdbook.core import InvalidNameError, ReadModel, UnknownRoleError
 from herdbook.core.models.configuration import keep_alive_seconds, options_for
 from herdbook.events.facts import Setting
 from herdbook.gateway.protocol.answers import Refusal
-from herdbook.gateway.protocol.bodies import (
+from herdbook.gateway.protocol.endpoints import SHOWS, Effect, Endpoint, Form
+from herdbook.gateway.protocol.headers import Headers
+from herdbook.gateway.protocol.json_bodies import (
     Fields,
     fields_of,
     request_fields,
     text_of,
     value_in,
 )
-from herdbook.gateway.protocol.endpoints import SHOWS, Effect, Endpoint, Form
-from herdbook.gateway.protocol.headers import Headers
 
 ROLE: Final = "role:"
 """The prefix of a role that is requested instead of a model."""

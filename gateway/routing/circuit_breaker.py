@@ -9,13 +9,13 @@ from typing import Final
 FAILURES: Final = 3
 """Failures in a row after which a node gets no requests for some time."""
 
-FIRST_REST_S: Final = 5.0
+FIRST_PAUSE_S: Final = 5.0
 """Seconds without requests after these; doubled each time that the next one fails."""
 
-LONGEST_REST_S: Final = 60.0
+LONGEST_PAUSE_S: Final = 60.0
 
 
-class Breaker:
+class CircuitBreaker:
     """Keeps requests away from a node that fails, and lets one at a time try again.
 
     Args:
@@ -25,7 +25,7 @@ class Breaker:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._failures = 0
-        self._rest_s = FIRST_REST_S
+        self._pause_s = FIRST_PAUSE_S
         self._until = 0.0
         self._trying = False
 
@@ -45,7 +45,7 @@ class Breaker:
 
     def succeeded(self) -> None:
         """Note that the node answered."""
-        self._failures, self._rest_s, self._trying = 0, FIRST_REST_S, False
+        self._failures, self._pause_s, self._trying = 0, FIRST_PAUSE_S, False
 
     def failed(self) -> None:
         """Note that the node failed before it answered."""
@@ -54,9 +54,9 @@ class Breaker:
         if self.closed:
             return
         if again:
-            self._rest_s = min(2 * self._rest_s, LONGEST_REST_S)
-        self._until = self._now() + self._rest_s
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        self._until = self._now() + self._pause_s
 
-    def left(self) -> None:
+    def ended(self) -> None:
         """Note that a request ended without showing whether the node answers."""
         self._trying = False

@@ -8,9 +8,9 @@ from typing import Final
 
 import msgspec
 
-from herdbook.gateway.protocol.bodies import fields_of, items_of, text_of
 from herdbook.gateway.protocol.endpoints import Effect
-from herdbook.gateway.routing.upstreams import Wanted
+from herdbook.gateway.protocol.json_bodies import fields_of, items_of, text_of
+from herdbook.gateway.routing.upstreams import IncomingRequest
 
 CONVERSATIONS: Final = 10_000
 """Conversations whose node is remembered; the oldest are forgotten first."""
@@ -43,15 +43,15 @@ class Conversations:
             self._nodes.popitem(last=False)
 
 
-def conversation_of(model: str, wanted: Wanted) -> bytes | None:
+def conversation_of(model: str, incoming: IncomingRequest) -> bytes | None:
     """Return what identifies a conversation: how it begins, its model and client.
 
     None for a request that is none. All requests of a conversation begin alike, and so
     share the prompt that the server has cached.
     """
-    if wanted.endpoint.effect is not Effect.USE:
+    if incoming.endpoint.effect is not Effect.USE:
         return None
-    fields = wanted.fields
+    fields = incoming.fields
     try:
         pieces = [
             piece
@@ -64,7 +64,7 @@ def conversation_of(model: str, wanted: Wanted) -> bytes | None:
     if not pieces:
         return None
     digest = hashlib.blake2b(digest_size=16)
-    for piece in (model.encode(), wanted.caller.name.encode(), *pieces):
+    for piece in (model.encode(), incoming.caller.name.encode(), *pieces):
         digest.update(len(piece).to_bytes(4))
         digest.update(piece)
     return digest.digest()

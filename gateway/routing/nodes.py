@@ -13,9 +13,9 @@ from herdbook.core import Fleet, HerdbookError, ModelManager
 from herdbook.core.fleet.placement import NodeView
 from herdbook.core.logging import Logger
 from herdbook.events.shared.cancellation import end
-from herdbook.gateway.access.quotas import Spending
+from herdbook.gateway.access.quotas import TokenCounter
 from herdbook.gateway.recording.recorder import recording
-from herdbook.gateway.recording.uses import Watched
+from herdbook.gateway.recording.uses import UseTracker
 from herdbook.gateway.rewriting.requests import Rewriter
 from herdbook.gateway.routing.upstreams import Upstream
 from herdbook.gateway.settings import GatewaySettings
@@ -47,7 +47,7 @@ class Nodes:
     Args:
         fleet: The nodes.
         settings: The settings of the gateway.
-        spending: Takes the tokens of uses.
+        token_counter: Takes the tokens of uses.
         failed: Called if recording stops by itself, which only a bug causes.
 
     Attributes:
@@ -60,7 +60,7 @@ class Nodes:
         self,
         fleet: Fleet,
         settings: GatewaySettings,
-        spending: Spending,
+        token_counter: TokenCounter,
         failed: Callable[[], None],
     ) -> None:
         self.by_name: dict[str, Node] = {}
@@ -68,7 +68,7 @@ class Nodes:
         self.views: dict[str, NodeView] = {}
         self._fleet = fleet
         self._settings = settings
-        self._spending = spending
+        self._token_counter = token_counter
         self._failed = failed
         self._leaving: list[Node] = []
 
@@ -148,13 +148,13 @@ class Nodes:
                 await node.close()
 
     async def _opened(self, name: str, manager: ModelManager) -> Node:
-        running: set[Watched] = set()
+        running: set[UseTracker] = set()
         async with AsyncExitStack() as stack:
             recorder = await stack.enter_async_context(
                 recording(
                     manager.uses,
                     running=running,
-                    spending=self._spending,
+                    token_counter=self._token_counter,
                     failed=self._failed,
                 )
             )

@@ -17,7 +17,6 @@ from herdbook.core.fleet import placement
 from herdbook.core.fleet.placement import NodeView, Place, Readiness
 from herdbook.core.logging import Logger
 from herdbook.gateway.protocol.answers import Refusal
-from herdbook.gateway.protocol.bodies import Fields, request_fields, text_of
 from herdbook.gateway.protocol.endpoints import (
     FORMS,
     MODEL_CARDS,
@@ -26,6 +25,7 @@ from herdbook.gateway.protocol.endpoints import (
     Effect,
 )
 from herdbook.gateway.protocol.headers import Headers, value_of
+from herdbook.gateway.protocol.json_bodies import Fields, request_fields, text_of
 from herdbook.gateway.recording.multipart import FormScan
 from herdbook.gateway.rewriting.requests import (
     ROLE,
@@ -36,7 +36,12 @@ from herdbook.gateway.rewriting.requests import (
 )
 from herdbook.gateway.routing.conversations import Conversations, conversation_of
 from herdbook.gateway.routing.nodes import Node, Nodes
-from herdbook.gateway.routing.upstreams import NODE_HEADER, Route, Upstream, Wanted
+from herdbook.gateway.routing.upstreams import (
+    NODE_HEADER,
+    IncomingRequest,
+    Route,
+    Upstream,
+)
 from herdbook.gateway.settings import GatewaySettings
 
 _log = Logger("herdbook.gateway")
@@ -68,32 +73,32 @@ class FleetRouter:
     def _views(self) -> Mapping[str, NodeView]:
         return self._known.views
 
-    def route(self, wanted: Wanted) -> Route:
+    def route(self, incoming: IncomingRequest) -> Route:
         """Return where a request is sent.
 
         Raises:
             Refusal: No node can answer it.
         """
-        nodes = self._eligible(wanted)
+        nodes = self._eligible(incoming)
         if len(self._nodes) == 1:
             return Route(nodes[0])
         # Read once: the name and the conversation are both in it.
-        wanted = wanted._replace(fields=_fields_of(wanted))
-        asked = _named(wanted)
-        if wanted.endpoint.effect is Effect.CHANGE:
-            upstream = self._to_change(asked, wanted, nodes)
+        incoming = incoming._replace(fields=_fields_of(incoming))
+        asked = _named(incoming)
+        if incoming.endpoint.effect is Effect.CHANGE:
+            upstream = self._to_change(asked, incoming, nodes)
             return self._route(upstream, asked)
         if not asked:
             return self._route(self._any(nodes), "")
         if asked.startswith(ROLE) and not self._settings.plain:
-            return self._by_role(asked.removeprefix(ROLE), wanted, nodes)
+            return self._by_role(asked.removeprefix(ROLE), incoming, nodes)
         if "," in asked and not self._settings.plain:
-            return self._by_list(asked, wanted, nodes)
+            return self._by_list(asked, incoming, nodes)
         places = self._places(asked, nodes)
         if not places:
-            self._refuse_if_only_elsewhere(asked, wanted)
+            self._refuse_if_only_elsewhere(asked, incoming)
             return self._route(self._any(nodes), asked)
-        place = self._chosen(places, wanted)
+        place = self._chosen(places, incoming)
         return self._route(self._nodes[place.node].upstream, place.model)
 
     def recommend(self, role: str) -> str | None:
@@ -129,22 +134,22 @@ class FleetRouter:
             )
             return None
 
-    def _eligible(self, wanted: Wanted) -> list[Upstream]:
+    def _eligible(self, incoming: IncomingRequest) -> list[Upstream]:
         """Return the nodes that may get a request now, by name.
 
         Raises:
             Refusal: There is none, or the demanded one does not exist.
         """
-        demanded = value_of(wanted.request.headers, NODE_HEADER.lower())
+        demanded = value_of(incoming.request.headers, NODE_HEADER.lower())
         if demanded is not None:
             name = demanded.decode("latin-1").strip()
             node = self._nodes.get(name)
             if node is None:
                 names = ", ".join(self._nodes)
                 raise Refusal(404, f"There is no node '{name[:80]}'. Nodes: {names}.")
-            left = [] if name in wanted.tried else [node.upstream]
+            left = [] if name in incoming.tried else [node.upstream]
         else:
-            left = [each for each in self.upstreams if each.name not in wanted.tried]
+            left = [each for each in self.upstreams if each.name not in incoming.tried]
         resting = [each for each in left if not each.breaker.allows]
         able = [each for each in left if each.breaker.allows] or resting
         if not able:
@@ -160,8 +165,10 @@ class FleetRouter:
             return []
         return [place for place in places if place.node in able]
 
-    def _by_role(self, role: str, wanted: Wanted, nodes: list[Upstream]) -> Route:
-        able, limits = {each.name for each in nodes}, wanted.caller.limits
+    def _by_role(
+        self, role: str, incoming: IncomingRequest, nodes: list[Upstream]
+    ) -> Route:
+        able, limits = {each.name for each in nodes}, incoming.caller.limits
         try:
             places = placement.places_for(role, list(self._views.values()))
         except UnknownRoleError as error:
@@ -172,32 +179,36 @@ class FleetRouter:
             raise no_model_allowed(role)
         if not allowed:
             raise no_model_fits(role)
-        place = self._chosen(allowed, wanted)
+        place = self._chosen(allowed, incoming)
         reason = f"role {role}: {'; '.join(place.reasons)}"
         choice = Choice(place.model, role, reason)
         return self._route(self._nodes[place.node].upstream, place.model, choice)
 
-    def _by_list(self, asked: str, wanted: Wanted, nodes: list[Upstream]) -> Route:
+    def _by_list(
+        self, asked: str, incoming: IncomingRequest, nodes: list[Upstream]
+    ) -> Route:
         for name in asked.split(","):
             places = self._places(name.strip(), nodes)
             if places:
-                place = self._chosen(places, wanted)
+                place = self._chosen(places, incoming)
                 choice = Choice(place.model, "", f"first of {asked}")
                 upstream = self._nodes[place.node].upstream
                 return self._route(upstream, place.model, choice)
         raise Refusal(404, f"No node has any of the models '{asked[:200]}'.")
 
-    def _to_change(self, asked: str, wanted: Wanted, nodes: list[Upstream]) -> Upstream:
+    def _to_change(
+        self, asked: str, incoming: IncomingRequest, nodes: list[Upstream]
+    ) -> Upstream:
         """Return the node whose models a request changes.
 
         Raises:
             Refusal: No node may get the model, or several have it.
         """
-        demanded = value_of(wanted.request.headers, NODE_HEADER.lower()) is not None
+        demanded = value_of(incoming.request.headers, NODE_HEADER.lower()) is not None
         if demanded or not asked:
             return self._any(nodes)
         having = [each for each in nodes if self._has(each.name, asked)]
-        if wanted.endpoint.path == "/api/delete" and len(having) > 1:
+        if incoming.endpoint.path == "/api/delete" and len(having) > 1:
             names = ", ".join(each.name for each in having)
             header = NODE_HEADER.decode()
             raise Refusal(
@@ -207,7 +218,7 @@ class FleetRouter:
             )
         if having:
             return having[0]
-        if wanted.endpoint.path != "/api/pull":
+        if incoming.endpoint.path != "/api/pull":
             return self._any(nodes)
         able = {each.name for each in nodes}
         views = [view for name, view in self._views.items() if name in able]
@@ -224,13 +235,13 @@ class FleetRouter:
         except InvalidNameError:
             return False
 
-    def _refuse_if_only_elsewhere(self, asked: str, wanted: Wanted) -> None:
+    def _refuse_if_only_elsewhere(self, asked: str, incoming: IncomingRequest) -> None:
         """Refuse a use of a model that is only on nodes which must not run it.
 
         Raises:
             Refusal: That is so.
         """
-        if wanted.endpoint.effect is not Effect.USE:
+        if incoming.endpoint.effect is not Effect.USE:
             return
         having = [name for name in self._views if self._has(name, asked)]
         if having:
@@ -246,12 +257,12 @@ class FleetRouter:
         ]
         return (undrained or nodes)[0]
 
-    def _chosen(self, places: list[Place], wanted: Wanted) -> Place:
+    def _chosen(self, places: list[Place], incoming: IncomingRequest) -> Place:
         """Return the node that answered the conversation before, else the first one.
 
         It only stays there while the model is in memory there.
         """
-        key = conversation_of(places[0].model, wanted)
+        key = conversation_of(places[0].model, incoming)
         if key is None:
             return places[0]
         before = self._conversations.node_of(key)
@@ -270,31 +281,31 @@ class FleetRouter:
         return Route(upstream, model, choice, headers)
 
 
-def _fields_of(wanted: Wanted) -> Fields:
+def _fields_of(incoming: IncomingRequest) -> Fields:
     """Return the fields of a request's body; empty if it is no object."""
     try:
-        return {} if wanted.body is None else request_fields(wanted.body)
+        return {} if incoming.body is None else request_fields(incoming.body)
     except msgspec.DecodeError:  # the server reports what is wrong
         return {}
 
 
-def _named(wanted: Wanted) -> str:
+def _named(incoming: IncomingRequest) -> str:
     """Return the model that a request names; empty if it names none."""
-    path, fields = wanted.endpoint.path, wanted.fields
-    if path.startswith(MODEL_CARDS) and wanted.request.method in SAFE_METHODS:
+    path, fields = incoming.endpoint.path, incoming.fields
+    if path.startswith(MODEL_CARDS) and incoming.request.method in SAFE_METHODS:
         return path.removeprefix(MODEL_CARDS)
-    named = wanted.endpoint.effect is not Effect.NONE or path in NAMING
+    named = incoming.endpoint.effect is not Effect.NONE or path in NAMING
     if not named:
         return ""
     if path in FORMS:
         form = FormScan(("model",))
-        form.feed(wanted.body or b"")
+        form.feed(incoming.body or b"")
         return form.found.get("model", "")
     if path == "/api/copy":
         return _text(fields, "source")
     if path == "/api/create":
         return _text(fields, "from")
-    return asked_model(wanted.endpoint, fields) or _text(fields, "name")
+    return asked_model(incoming.endpoint, fields) or _text(fields, "name")
 
 
 def _text(fields: Fields, field: str) -> str:

@@ -8,12 +8,12 @@ from typing import Final, NamedTuple, Protocol
 
 from herdbook.gateway.access.checks import Caller
 from herdbook.gateway.connections.server import ServerPool
-from herdbook.gateway.protocol.bodies import Fields
 from herdbook.gateway.protocol.endpoints import Endpoint
 from herdbook.gateway.protocol.headers import Headers, Request
-from herdbook.gateway.recording.uses import Use, Watched
+from herdbook.gateway.protocol.json_bodies import Fields
+from herdbook.gateway.recording.uses import Use, UseTracker
 from herdbook.gateway.rewriting.requests import Choice, Rewriter
-from herdbook.gateway.routing.circuit_breaker import Breaker
+from herdbook.gateway.routing.circuit_breaker import CircuitBreaker
 from herdbook.gateway.settings import GatewaySettings
 
 NODE_HEADER: Final = b"X-Herdbook-Node"
@@ -57,36 +57,36 @@ class Upstream:
         recorder: Recorder,
         rewriter: Rewriter | None,
         *,
-        running: set[Watched] | None = None,
+        running: set[UseTracker] | None = None,
         authorization: bytes = b"",
     ) -> None:
         self.name = name
         self.pool = ServerPool(url, settings)
         self.recorder = recorder
         self.rewriter = rewriter
-        self.running = set[Watched]() if running is None else running
+        self.running = set[UseTracker]() if running is None else running
         self.authorization = authorization
         self.requests: Counter[str] = Counter()
-        self.breaker = Breaker()
+        self.breaker = CircuitBreaker()
 
-    def begin(self, model: str, watched: Watched | None) -> None:
+    def begin(self, model: str, tracker: UseTracker | None) -> None:
         """Count a request that is sent to the node."""
         self.breaker.begin()
         self.requests[model] += 1
-        if watched is not None:
-            self.running.add(watched)
+        if tracker is not None:
+            self.running.add(tracker)
 
-    def end(self, model: str, watched: Watched | None) -> None:
+    def end(self, model: str, tracker: UseTracker | None) -> None:
         """Count a request that ended, or is sent to another node."""
-        self.breaker.left()
+        self.breaker.ended()
         self.requests[model] -= 1
         if not self.requests[model]:
             del self.requests[model]
-        if watched is not None:
-            self.running.discard(watched)
+        if tracker is not None:
+            self.running.discard(tracker)
 
 
-class Wanted(NamedTuple):
+class IncomingRequest(NamedTuple):
     """What has to be known of a request to choose its node.
 
     Attributes:
@@ -130,7 +130,7 @@ class Router(Protocol):
         """The nodes that requests can be sent to."""
         ...
 
-    def route(self, wanted: Wanted) -> Route:
+    def route(self, incoming: IncomingRequest) -> Route:
         """Return where a request is sent.
 
         Raises:

@@ -24,7 +24,11 @@ from herdbook.events.facts import ModelUsed, NodeSettings
 from herdbook.gateway.access.quotas import Quotas
 from herdbook.gateway.recording import recorder
 from herdbook.gateway.routing import nodes
-from herdbook.gateway.routing.circuit_breaker import FAILURES, FIRST_REST_S, Breaker
+from herdbook.gateway.routing.circuit_breaker import (
+    FAILURES,
+    FIRST_PAUSE_S,
+    CircuitBreaker,
+)
 from herdbook.gateway.run import serve_gateway
 from herdbook.gateway.settings import GatewaySettings
 from herdbook.sandbox import RealClock, Settings, World, serve
@@ -38,7 +42,7 @@ FOLLOW_EVERY_S = 0.1
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at the nodes and record uses ten times as often."""
     monkeypatch.setattr(nodes, "FOLLOW_EVERY_S", FOLLOW_EVERY_S)
-    monkeypatch.setattr(recorder, "FOLD_S", 0.1)
+    monkeypatch.setattr(recorder, "COLLECT_S", 0.1)
 
 
 class Servers:
@@ -474,20 +478,20 @@ async def test_load_by_a_client_is_recorded_on_its_node() -> None:
 
 def test_node_that_fails_rests_and_gets_one_request_to_try_again() -> None:
     now = 0.0
-    breaker = Breaker(lambda: now)
+    breaker = CircuitBreaker(lambda: now)
     for _ in range(FAILURES):
         assert breaker.allows
         breaker.begin()
         breaker.failed()
     seen = [breaker.allows]
-    now = FIRST_REST_S
+    now = FIRST_PAUSE_S
     seen.append(breaker.allows)
     breaker.begin()
     seen.append(breaker.allows)  # one at a time
     breaker.failed()
-    now = 2 * FIRST_REST_S
+    now = 2 * FIRST_PAUSE_S
     seen.append(breaker.allows)  # it rests twice as long
-    now = 3 * FIRST_REST_S
+    now = 3 * FIRST_PAUSE_S
     seen.append(breaker.allows)
     breaker.begin()
     breaker.succeeded()

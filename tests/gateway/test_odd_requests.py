@@ -21,7 +21,7 @@ HEAD = b"Host: localhost\r\nContent-Type: application/json\r\n"
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Record a tenth of a second after a use instead of a whole one."""
-    monkeypatch.setattr(recorder, "FOLD_S", 0.1)
+    monkeypatch.setattr(recorder, "COLLECT_S", 0.1)
 
 
 async def sent(

@@ -117,7 +117,7 @@ async def test_other_requests_are_not_changed(body: str) -> None:
 async def test_a_role_is_answered_by_its_best_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(recorder, "FOLD_S", 0.1)
+    monkeypatch.setattr(recorder, "COLLECT_S", 0.1)
     async with configured() as (there, _):
         best = (await there.manager.now()).recommend("coding")
         assert best is not None

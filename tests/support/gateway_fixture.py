@@ -13,7 +13,7 @@ import msgspec
 from herdbook.gateway.access.checks import Access, Authenticate
 from herdbook.gateway.recording.uses import Use
 from herdbook.gateway.relay import relaying
-from herdbook.gateway.routing.upstreams import Route, Upstream, Wanted
+from herdbook.gateway.routing.upstreams import IncomingRequest, Route, Upstream
 from herdbook.gateway.settings import GatewaySettings
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -45,7 +45,7 @@ class OneServer:
     def __init__(self, upstream: Upstream) -> None:
         self.upstreams = (upstream,)
 
-    def route(self, wanted: Wanted) -> Route:
+    def route(self, incoming: IncomingRequest) -> Route:
         return Route(self.upstreams[0])
 
     async def lists(self, path: str) -> list[tuple[str, bytes]]:

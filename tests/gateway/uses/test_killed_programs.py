@@ -31,7 +31,7 @@ from herdbook.service.auth.tokens import Role
 
 MODELS = ("llama3.2:3b", "smollm2:135m")
 CLIENTS = ("ann", "ben", "cy", "dot")
-FOLD_S = 0.2
+COLLECT_S = 0.2
 LOCK_WAIT_S = 0.5
 """The gateway records more often and waits less for the log than usual, so that the
 test is short."""
@@ -41,7 +41,7 @@ import sys
 from herdbook.cli import run
 from herdbook.events.sqlite import connection
 from herdbook.gateway.recording import recorder
-recorder.FOLD_S, connection.LOCK_WAIT_S = {FOLD_S}, {LOCK_WAIT_S}
+recorder.COLLECT_S, connection.LOCK_WAIT_S = {COLLECT_S}, {LOCK_WAIT_S}
 sys.exit(run())
 """
 
@@ -264,7 +264,7 @@ async def _load_and_kill(
             while _completed(clients) < before + 4:  # both programs work again
                 await asyncio.sleep(0.05)
             # A record may wait for a refresh first, which waits for the lock as well.
-            await asyncio.sleep(4 * LOCK_WAIT_S + FOLD_S + 2)
+            await asyncio.sleep(4 * LOCK_WAIT_S + COLLECT_S + 2)
         await asyncio.sleep(1)
         going = False
     return clients

@@ -22,7 +22,7 @@ MODEL = "llama3.2:3b"
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Record a tenth of a second after a use instead of a whole one."""
-    monkeypatch.setattr(recorder, "FOLD_S", 0.1)
+    monkeypatch.setattr(recorder, "COLLECT_S", 0.1)
 
 
 def generate(**more: Any) -> dict[str, Any]:

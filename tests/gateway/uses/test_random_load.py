@@ -97,7 +97,7 @@ USES = 10
 async def test_uses_add_up_to_what_the_clients_counted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(recorder, "FOLD_S", 0.05)
+    monkeypatch.setattr(recorder, "COLLECT_S", 0.05)
     async with place(tokens=True, log=tmp_path / "herd.db") as there:
         clients = {f"c{n}": Client(there, f"c{n}", n) for n in range(8)}
         await asyncio.gather(*(client.run(USES) for client in clients.values()))

@@ -33,7 +33,7 @@ MODEL = "llama3.2:3b"
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Record a tenth of a second after a use instead of a whole one."""
-    monkeypatch.setattr(recorder, "FOLD_S", 0.1)
+    monkeypatch.setattr(recorder, "COLLECT_S", 0.1)
 
 
 def used(event: RecordedEvent) -> ModelUsed:
@@ -266,7 +266,7 @@ async def test_a_use_is_recorded_before_an_unload_that_follows_it() -> None:
 async def test_uses_before_a_deletion_are_recorded_or_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder, "FOLD_S", 100.0)
+    monkeypatch.setattr(recorder, "COLLECT_S", 100.0)
     log = tmp_path / "herd.db"
     async with place(log=log) as there:
         await there.manager.load(MODEL)
@@ -350,7 +350,7 @@ async def test_a_strict_gateway_refuses_uses_while_the_log_is_full(
 async def test_uses_that_are_left_are_recorded_when_the_gateway_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder, "FOLD_S", 100.0)
+    monkeypatch.setattr(recorder, "COLLECT_S", 100.0)
     log = tmp_path / "herd.db"
     async with place(log=log) as there:
         await there.http.post("/api/generate", json=generate())

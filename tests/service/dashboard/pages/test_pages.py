@@ -114,7 +114,7 @@ def test_banner_is_on_every_page(tmp_path: Path, ollama: SandboxThread) -> None:
         ("/bulk?do=delte", 400, "Did you mean 'delete'?"),
         ("/log?type=Nothing", 400, "is not an event type"),
         ("/log?since=soon", 400, "cannot be read as a time"),
-        ("/usage?range=1h", 400, "Values: 24h, 7d, 30d, all"),
+        ("/usage?range=1h", 400, "Use one of: 24h, 7d, 30d, all"),
         ("/usage?range=3d", 400, "Did you mean"),
         ("/node?span=year", 400, "Unknown span"),
         ("/?view=table", 400, "Unknown view"),

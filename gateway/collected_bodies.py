@@ -17,15 +17,17 @@ from herdbook.gateway.protocol.endpoints import (
 )
 from herdbook.gateway.protocol.headers import value_of
 from herdbook.gateway.rewriting.requests import only_loads
-from herdbook.gateway.routing.upstreams import Wanted
+from herdbook.gateway.routing.upstreams import IncomingRequest
 from herdbook.gateway.settings import GatewaySettings
 
 
-def must_collect(wanted: Wanted, settings: GatewaySettings, *, several: bool) -> bool:
+def must_collect(
+    incoming: IncomingRequest, settings: GatewaySettings, *, several: bool
+) -> bool:
     """Return whether a request may have to be changed, refused or sent by its body.
 
     Args:
-        wanted: The request.
+        incoming: The request.
         settings: The settings of the gateway.
         several: Whether there are several nodes to choose from.
 
@@ -33,10 +35,10 @@ def must_collect(wanted: Wanted, settings: GatewaySettings, *, several: bool) ->
         Refusal: The models of the request cannot be checked, or are not those that
             the token may use.
     """
-    endpoint, request, caller = wanted[:3]
+    endpoint, request, caller = incoming[:3]
     compressed = value_of(request.headers, b"content-encoding") is not None
     if caller.limits.models:
-        return _has_checked_body(wanted, compressed=compressed)
+        return _has_checked_body(incoming, compressed=compressed)
     if compressed:
         return False
     if caller.role == READ and endpoint.path in LOADS:
@@ -47,18 +49,18 @@ def must_collect(wanted: Wanted, settings: GatewaySettings, *, several: bool) ->
     return changes and not settings.plain
 
 
-def check_body(wanted: Wanted, body: bytes | None) -> None:
+def check_body(incoming: IncomingRequest, body: bytes | None) -> None:
     """Check a request that was collected.
 
     Args:
-        wanted: The request.
+        incoming: The request.
         body: Its body; None if it was too long to be collected.
 
     Raises:
         Refusal: The models of the request cannot be checked, or it only loads or
             unloads a model, and the token has too low a role for that.
     """
-    caller = wanted.caller
+    caller = incoming.caller
     if body is None:
         if caller.limits.models:
             raise Refusal(
@@ -66,19 +68,19 @@ def check_body(wanted: Wanted, body: bytes | None) -> None:
                 "The body is too large for a token that is limited to certain models.",
             )
         return
-    only_reads = caller.role == READ and wanted.endpoint.path in LOADS
+    only_reads = caller.role == READ and incoming.endpoint.path in LOADS
     if only_reads and only_loads(body):
         raise missing_role(caller, OPERATE)
 
 
-def _has_checked_body(wanted: Wanted, *, compressed: bool) -> bool:
+def _has_checked_body(incoming: IncomingRequest, *, compressed: bool) -> bool:
     """Return whether the body of a token limited to models has to be checked.
 
     Raises:
         Refusal: The models of the request cannot be checked, or are not those that
             the token may use.
     """
-    endpoint, request, caller = wanted[:3]
+    endpoint, request, caller = incoming[:3]
     named = endpoint.effect is not Effect.NONE or endpoint.path in NAMING
     if named and endpoint.path not in FORMS:
         if compressed:

@@ -10,10 +10,10 @@ from herdbook.gateway.connections.server import UNREACHABLE
 from herdbook.gateway.protocol.answers import Refusal
 from herdbook.gateway.protocol.endpoints import Endpoint
 from herdbook.gateway.rewriting.lists import LISTS, PS, changed_list, merged_list
-from herdbook.gateway.routing.upstreams import NODE_HEADER, Router, Wanted
+from herdbook.gateway.routing.upstreams import NODE_HEADER, IncomingRequest, Router
 
 
-class Lists:
+class ModelLists:
     """Answers of the gateway that list models.
 
     Args:
@@ -27,7 +27,7 @@ class Lists:
         self._merging: set[asyncio.Task[None]] = set()
 
     @staticmethod
-    def are_wanted(method: str, path: str) -> bool:
+    def handles(method: str, path: str) -> bool:
         """Return whether a request asks for a list of models."""
         return method == "GET" and path in LISTS
 
@@ -41,9 +41,9 @@ class Lists:
 
         exchange.change_answer(change)
 
-    def merge(self, exchange: Exchange, wanted: Wanted) -> None:
+    def merge(self, exchange: Exchange, incoming: IncomingRequest) -> None:
         """Answer with the lists of all nodes as one."""
-        merging = asyncio.ensure_future(self._answer_merged(exchange, wanted))
+        merging = asyncio.ensure_future(self._answer_merged(exchange, incoming))
         self._merging.add(merging)
         merging.add_done_callback(self._merging.discard)
 
@@ -54,8 +54,10 @@ class Lists:
         if self._merging:
             await asyncio.wait(self._merging)
 
-    async def _answer_merged(self, exchange: Exchange, wanted: Wanted) -> None:
-        path = wanted.endpoint.path
+    async def _answer_merged(
+        self, exchange: Exchange, incoming: IncomingRequest
+    ) -> None:
+        path = incoming.endpoint.path
         lists = await self._router.lists(path)
         if exchange.ended:  # the client left meanwhile
             return
@@ -63,7 +65,7 @@ class Lists:
             exchange.server_failed(Refusal(502, "No node answers."), UNREACHABLE)
             return
         merged = merged_list(path, [body for _, body in lists])
-        body = self._changed(wanted.endpoint, wanted.caller, merged)
+        body = self._changed(incoming.endpoint, incoming.caller, merged)
         names = ", ".join(name for name, _ in lists).encode()
         headers = [
             (b"Content-Type", b"application/json; charset=utf-8"),

@@ -15,7 +15,7 @@ from herdbook.gateway.recording.uses import Use
 _LONGEST_REASON: Final = 500
 
 
-class FoldKey(NamedTuple):
+class GroupKey(NamedTuple):
     """What uses have in common that are recorded as one event."""
 
     model: str
@@ -27,7 +27,7 @@ class FoldKey(NamedTuple):
     answered: bool
 
 
-class Fold:
+class UseGroup:
     """Uses that are recorded together.
 
     Attributes:
@@ -72,7 +72,7 @@ class Fold:
         """Note when the last use ended."""
         self.ended = (self.ended[0], datetime.now(UTC))
 
-    def fact(self, key: FoldKey) -> ModelUsed | UseFailed:
+    def fact(self, key: GroupKey) -> ModelUsed | UseFailed:
         """Return the fact to record."""
         estimated = self._estimated_tokens or UNSET
         if not key.answered:
@@ -106,7 +106,7 @@ class Fold:
         )
 
 
-class Missing:
+class MissingUses:
     """Uses that are missing in the log.
 
     Attributes:
@@ -119,11 +119,11 @@ class Missing:
         self._until: datetime | None = None
         self._reason = ""
 
-    def add(self, folds: Iterable[Fold], reason: str) -> None:
+    def add(self, groups: Iterable[UseGroup], reason: str) -> None:
         """Add uses that could not be recorded."""
-        for fold in folds:
-            self.count += fold.count
-            first, last = fold.ended
+        for group in groups:
+            self.count += group.count
+            first, last = group.ended
             self._since = first if self._since is None else min(first, self._since)
             self._until = last if self._until is None else max(last, self._until)
         self._reason = reason[:_LONGEST_REASON]

@@ -106,12 +106,12 @@ def _decoded(
         try:
             return decoder.decode(value)
         except msgspec.DecodeError:
-            return decoder.decode(_without_halves(bytes(value)))
+            return decoder.decode(_without_lone_surrogates(bytes(value)))
     except (RecursionError, UnicodeDecodeError) as error:
         raise msgspec.DecodeError(f"JSON cannot be read: {error}") from None
 
 
-def _without_halves(raw: bytes) -> bytes:
+def _without_lone_surrogates(raw: bytes) -> bytes:
     """Return JSON with U+FFFD in place of each half of a surrogate pair."""
     pieces: list[bytes] = []
     done = at = 0
