@@ -28,6 +28,7 @@ _SHORT = {
     "w": "week",
 }
 _DAYS = {"today": 0, "yesterday": 1}
+_DAY_WORDS = {1: "yesterday", -1: "tomorrow"}
 _WEEKDAYS = (
     "monday",
     "tuesday",
@@ -106,13 +107,19 @@ class Now(NamedTuple):
         return _day_text(days, self._local(time).date())
 
     def clock(self, time: datetime, *, seconds: bool = True) -> str:
-        """Return a time of day, with the day unless it is today."""
+        """Return a time of day, with the day unless it is today: ``24 Nov 09:03:10``.
+
+        A day of more than ten months ago has its year.
+        """
         local = self._local(time)
         days = self._days_since(time)
         at = f"{local:%H:%M:%S}" if seconds else f"{local:%H:%M}"
         if days == 0:
             return at
-        word = "tomorrow" if days == -1 else _day_text(days, local.date(), most=6)
+        word = _DAY_WORDS.get(days)
+        if word is None:
+            day = local.date()
+            word = f"{day.day} {day:%b}" if abs(days) < 300 else day.isoformat()
         return f"{word} {at}"
 
     def exact(self, time: datetime) -> str:
@@ -201,7 +208,7 @@ def _days_back(day: str, today: date) -> int:
     return (today.weekday() - weekday - 1) % 7 + 1
 
 
-def _day_text(days: int, day: date, *, most: int = 29) -> str:
+def _day_text(days: int, day: date) -> str:
     if days == 1:
         return "yesterday"
-    return f"{days} days ago" if 1 < days <= most else day.isoformat()
+    return f"{days} days ago" if 1 < days <= 29 else day.isoformat()

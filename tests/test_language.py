@@ -1,7 +1,7 @@
 """Texts that users read avoid a list of words; see ``BANNED``.
 
-A place is added to ``PAGES`` or ``SOURCES`` once its texts are plain. From then on
-the words cannot come back.
+A folder is added to ``SOURCES`` once its texts are plain. From then on the words
+cannot come back.
 """
 
 from __future__ import annotations
@@ -34,24 +34,10 @@ BANNED = re.compile(
 )
 """Words that are odd in the sense in which they were used here."""
 
-PAGES = (
-    "CONTRIBUTING.md",
-    "README.md",
-    "docs/architecture.md",
-    "docs/catalogue.md",
-    "docs/command-line.md",
-    "docs/dashboard.md",
-    "docs/decisions.md",
-    "docs/desired.md",
-    "docs/facts.md",
-    "docs/faults.md",
-    "docs/library.md",
-    "docs/lifecycle.md",
-    "docs/log.md",
-    "docs/proof.md",
-    "docs/sandbox.md",
-    "docs/service.md",
-)
+PAGES = [
+    *("CHANGELOG.md", "CONTRIBUTING.md", "README.md"),
+    *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+]
 """Pages of documentation without banned words."""
 
 SOURCES = (

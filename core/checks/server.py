@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 SLOW_ANSWER_S = 1.0
 """Seconds for version, models and runners together, beyond which a server is slow."""
 
-SHOWS_AT_ONCE = 4
+CONCURRENT_SHOWS = 4
 """Concurrent ``/api/show`` requests."""
 
 UNVERSIONED = "0.0.0"
@@ -133,7 +133,7 @@ async def _shows(
     client: OllamaClient, names: Sequence[str], against: Checking
 ) -> dict[str, ShowAnswer | HerdbookError]:
     """Return the details of each model, or the error."""
-    places = asyncio.Semaphore(SHOWS_AT_ONCE)
+    places = asyncio.Semaphore(CONCURRENT_SHOWS)
 
     async def show(name: str) -> ShowAnswer | HerdbookError:
         async with places:

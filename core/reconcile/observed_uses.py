@@ -152,7 +152,7 @@ def _sighting(
     steps = 0
     if before is not None and previous is not None and before.until == previous.at:
         moved, passed = expires_at - before.expires_at, state.at - previous.at
-        tolerance = _IN_STEP + _took(state) + _took(previous)
+        tolerance = _IN_STEP + _read_duration(state) + _read_duration(previous)
         steps = before.steps + 1 if abs(moved - passed) <= tolerance else 0
     return Sighting(
         expires_at=expires_at,
@@ -163,7 +163,7 @@ def _sighting(
     )
 
 
-def _took(state: ServerState) -> timedelta:
+def _read_duration(state: ServerState) -> timedelta:
     return state.at - (state.began_at or state.at)
 
 

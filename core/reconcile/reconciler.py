@@ -75,7 +75,7 @@ _log = Logger("herdbook.reconciler")
 
 T = TypeVar("T")
 
-SHOWS_AT_ONCE = 4
+CONCURRENT_SHOWS = 4
 """Concurrent ``/api/show`` requests."""
 
 RETRY_TIMEOUT_S = 0.25
@@ -85,21 +85,21 @@ model whose ``/api/show`` hangs must not delay every refresh."""
 UNKNOWN_VERSION = "unknown"
 """The version of a server that does not report a valid one."""
 
-SECOND_LOOK_S = 0.5
+RECHECK_WAIT_S = 0.5
 """Wait until a runner that disappeared is looked for again: a load that evicts it, or
 reloads it, took 0.3 s for a small model and 1.5 s for one of 200 MB."""
 
-SECOND_LOOKS = 3
+RECHECKS = 3
 """How often a runner that disappeared is looked for again before it is recorded."""
 
-COMPARED_AT_ONCE = 50
+COMPARE_BATCH = 50
 """Models compared before other tasks run."""
 
-WARNED_AT_ONCE = 5
+MOST_WARNINGS = 5
 """Unreadable entries that are named in the logs; the others are counted."""
 
-_AWAY = (NodeUnreachableError, NodeTimeoutError)
-_UNANSWERED = (*_AWAY, BadAnswerError, BusyServerError, RefusedError)
+_UNREACHABLE = (NodeUnreachableError, NodeTimeoutError)
+_SERVER_ERRORS = (*_UNREACHABLE, BadAnswerError, BusyServerError, RefusedError)
 """Errors about the server, not about a model."""
 
 
@@ -225,11 +225,11 @@ class Reconciler:
                 requested or recorded.
             OllamaError: The refresh failed; the node is recorded as lost.
         """
-        for _ in range(SECOND_LOOKS):
+        for _ in range(RECHECKS):
             state = await self._refresh(recovered, actors or {}, lease, final=False)
             if not self._unexplained:
                 return state
-            await self._clock.sleep(SECOND_LOOK_S)
+            await self._clock.sleep(RECHECK_WAIT_S)
         return await self._refresh(recovered, actors or {}, lease, final=True)
 
     async def _refresh(
@@ -327,7 +327,7 @@ class Reconciler:
                 actor = actors.get(name) or self.uses.client_behind(name, drift.facts)
                 if not await self._record(drift, recovered, actor):
                     break  # later facts were decided at the version after this one
-            if number % COMPARED_AT_ONCE == 0:
+            if number % COMPARE_BATCH == 0:
                 await asyncio.sleep(0)
         self._unload_requested &= {runner.digest for runner in state.runners}
         self.last_state = state
@@ -449,7 +449,7 @@ class Reconciler:
             The new facts, and the models whose details are not available: for them,
             the list's facts are used, and their weights are not known.
         """
-        places = asyncio.Semaphore(SHOWS_AT_ONCE)
+        places = asyncio.Semaphore(CONCURRENT_SHOWS)
         unreadable: set[str] = set()
         failed: dict[str, str] = {}
 
@@ -465,10 +465,10 @@ class Reconciler:
                 except (HerdbookError, TimeoutError) as error:
                     reason = str(error) or f"no answer within {timeout_s:.1f} s"
                     failed[name] = reason if timeout_s else "no time was left to ask"
-                    unanswered = isinstance(error, (*_UNANSWERED, TimeoutError))
+                    unanswered = isinstance(error, (*_SERVER_ERRORS, TimeoutError))
                     if unanswered and (not known or statuses[name].weights is None):
                         unreadable.add(name)
-                    if unanswered and (known or isinstance(error, _AWAY)):
+                    if unanswered and (known or isinstance(error, _UNREACHABLE)):
                         return None  # what is known is more than the list has
                     found = self._detected(models[name], None)
             if known and found and found.weights is None:
@@ -504,7 +504,7 @@ class Reconciler:
         """
         try:
             return await self._shown(model)
-        except _AWAY:
+        except _UNREACHABLE:
             return None
         except HerdbookError as error:
             _warn_of_details({model.name: str(error)})
@@ -534,17 +534,17 @@ def _without(by_name: Mapping[str, T], names: Collection[str]) -> dict[str, T]:
 
 def _warn_of(entries: Sequence[UnreadableEntry]) -> None:
     """Log the first few unreadable entries, and how many more there are."""
-    for odd in entries[:WARNED_AT_ONCE]:
+    for odd in entries[:MOST_WARNINGS]:
         _log.warning(
             "entry_unreadable", source=odd.source, name=odd.name, reason=odd.reason
         )
-    if len(entries) > WARNED_AT_ONCE:
-        _log.warning("more_entries_unreadable", entries=len(entries) - WARNED_AT_ONCE)
+    if len(entries) > MOST_WARNINGS:
+        _log.warning("more_entries_unreadable", entries=len(entries) - MOST_WARNINGS)
 
 
 def _warn_of_details(failed: Mapping[str, str]) -> None:
     """Log why the details of the first models are missing, and how many others are."""
-    for name in sorted(failed)[:WARNED_AT_ONCE]:
+    for name in sorted(failed)[:MOST_WARNINGS]:
         _log.warning("show_failed", model=name, reason=failed[name])
-    if len(failed) > WARNED_AT_ONCE:
-        _log.warning("more_shows_failed", models=len(failed) - WARNED_AT_ONCE)
+    if len(failed) > MOST_WARNINGS:
+        _log.warning("more_shows_failed", models=len(failed) - MOST_WARNINGS)

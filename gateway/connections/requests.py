@@ -100,8 +100,8 @@ class RequestParser:
         """Parse the next bytes of the connection.
 
         Raises:
-            Refusal: The request that the receiver takes now is not valid, or must not be
-                sent on.
+            Refusal: The request that the receiver takes now is not valid, or must not
+                be sent on.
         """
         if self._broken:
             return

@@ -258,7 +258,7 @@ def _fixed(asked: str | None, read_model: ReadModel) -> str | None:
 
 
 def past_text(visit: PageRequest) -> str:
-    """Return ``as of 3 days ago, 09:03:10 (#988)``; empty for now."""
+    """Return ``as of 21 Nov, 09:03:10 (#988)``; empty for now."""
     if not visit.past:
         return ""
     time, position = time_text(visit), visit.read_model.position
@@ -266,7 +266,7 @@ def past_text(visit: PageRequest) -> str:
 
 
 def time_text(visit: PageRequest) -> str:
-    """Return the time that a page shows: ``now``, ``as of 3 days ago, 09:03:10``."""
+    """Return the time that a page shows: ``now``, ``as of 21 Nov, 09:03:10``."""
     if not visit.past:
         return "now"
     if visit.at is None or not visit.read_model.position:

@@ -92,7 +92,7 @@ async def time_bar(visit: PageRequest) -> Bar:
 
 
 def _label(visit: PageRequest) -> str:
-    """Return ``now · event 12``, ``as of 3 days ago, 09:03:10 · event 3 of 12``."""
+    """Return ``now · event 12``, ``as of 21 Nov, 09:03:10 · event 3 of 12``."""
     position, head = visit.read_model.position, visit.head
     if not position:
         return time_text(visit)

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from campaign.crowd.callers import Local
+from campaign.crowd.callers import LocalCaller
 from campaign.crowd.crowd import Crowd
 from campaign.crowd.many_models import fill
 from support.manager_fixture import serve_sandbox
@@ -46,7 +46,7 @@ async def test_crowd_finds_no_invented_or_lost_event(
     ):
         crowd = Crowd(server, fill(server.world, MODELS), seed, others=others)
         callers = [
-            Local(
+            LocalCaller(
                 await stack.enter_async_context(
                     server.open_manager(log, settings=SETTINGS)
                 )

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import httpx
 import pytest
-from campaign.crowd.callers import Remote
+from campaign.crowd.callers import ServiceCaller
 from campaign.crowd.crowd import CLIENTS, Crowd
 from campaign.crowd.many_models import fill
 from support.service_program import ServiceProcess, run_service
@@ -104,7 +104,7 @@ async def test_crowd_of_a_service_finds_no_invented_or_lost_event(
         )
         programs = [await _start(stack, log, url) for _ in range(services)]
         callers = [
-            Remote(await stack.enter_async_context(_client(program)))
+            ServiceCaller(await stack.enter_async_context(_client(program)))
             for program in programs
         ]
         until = monotonic() + MINUTES * 60

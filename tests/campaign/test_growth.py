@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from campaign.hour.faults import NONSENSE
+from campaign.hour.faults import INVALID_ANSWERS
 from proof.oracle import herdbook_tasks
 from support.manager_fixture import SandboxServer, serve_sandbox
 
@@ -24,7 +24,7 @@ async def run_round(server: SandboxServer, manager: ModelManager) -> None:
     """Load, unload, delete and recreate through another client, with one failure."""
     await server.load(NAME)
     await manager.refresh()
-    server.apply(answer={"path": "/api/tags", **NONSENSE["HTML from a proxy"]})
+    server.apply(answer={"path": "/api/tags", **INVALID_ANSWERS["HTML from a proxy"]})
     with suppress(OllamaError):
         await manager.refresh()
     await server.unload(NAME)

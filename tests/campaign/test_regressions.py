@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from campaign.hour.faults import NONSENSE, VERDICT
+from campaign.hour.faults import INVALID_ANSWERS, SERVER_ERROR
 from campaign.hour.oracle import Oracle
 from proof.oracle import reported_models
 from support.manager_fixture import (
@@ -22,8 +22,8 @@ NAME = "plain:latest"
 MADE = "made:latest"
 UNANSWERED = [
     which
-    for which in NONSENSE
-    if which not in {VERDICT, "patience, then the truth", "a line of 100 MB"}
+    for which in INVALID_ANSWERS
+    if which not in {SERVER_ERROR, "patience, then the truth", "a line of 100 MB"}
 ]
 
 
@@ -37,7 +37,7 @@ async def refresh_without_details(
     server: SandboxServer, manager: ModelManager, which: str
 ) -> None:
     """Refresh from a server that can list its models but not show them."""
-    server.apply(answer={"path": "/api/show", "times": 0, **NONSENSE[which]})
+    server.apply(answer={"path": "/api/show", "times": 0, **INVALID_ANSWERS[which]})
     with suppress(OllamaError):
         await manager.refresh()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from support.gateway_fixture import Echo, gateway, raw, scripted
+from support.gateway.scripted import Echo, gateway, raw_connection, scripted_server
 
 from herdbook.core import CallerError
 from herdbook.gateway.access.checks import Access, Caller
@@ -69,7 +69,7 @@ async def test_each_path_needs_its_role(role: str) -> None:
     texts: dict[tuple[str, str], str] = {}
     key = {"Authorization": f"Bearer key-{role}"}
     async with (
-        scripted(Echo()) as server,
+        scripted_server(Echo()) as server,
         gateway(server.url, authenticate=authenticate) as address,
         httpx.AsyncClient(base_url=address) as client,
     ):
@@ -101,7 +101,7 @@ async def test_a_token_is_a_key_and_stays_at_the_gateway(
     headers: dict[str, str], status: int
 ) -> None:
     echo = Echo()
-    async with scripted(echo) as server:
+    async with scripted_server(echo) as server:
         async with gateway(server.url, authenticate=authenticate) as address:
             async with httpx.AsyncClient(base_url=address) as client:
                 answer = await client.post("/v1/chat/completions", headers=headers)
@@ -136,9 +136,9 @@ async def test_a_token_is_a_key_and_stays_at_the_gateway(
 async def test_only_the_names_of_the_gateway_are_answered(
     headers: bytes, status: int
 ) -> None:
-    async with scripted(Echo()) as server:
+    async with scripted_server(Echo()) as server:
         async with gateway(server.url, hosts=("gateway.lan",)) as address:
-            async with raw(address) as client:
+            async with raw_connection(address) as client:
                 client.send(b"GET / HTTP/1.1\r\n" + headers + b"\r\n\r\n")
                 assert (await client.head()).startswith(b"HTTP/1.1 %d " % status)
 
@@ -173,7 +173,7 @@ TEXTS: list[tuple[str, dict[str, object], bool]] = [
 @pytest.mark.parametrize("plain", [True, False])
 async def test_load_without_a_prompt_needs_the_role_operate(plain: bool) -> None:
     async with (
-        scripted(Echo()) as server,
+        scripted_server(Echo()) as server,
         gateway(server.url, authenticate=authenticate, plain=plain) as address,
         httpx.AsyncClient(base_url=address) as client,
     ):
@@ -201,7 +201,7 @@ ASKS_FIRST = ORIGIN | {"Access-Control-Request-Method": "POST"}
 async def test_browser_asks_without_a_token_whether_a_page_may_send_one(
     headers: dict[str, str], status: int
 ) -> None:
-    async with scripted(Echo()) as server:
+    async with scripted_server(Echo()) as server:
         async with gateway(server.url, authenticate=authenticate) as address:
             async with httpx.AsyncClient(base_url=address) as client:
                 answer = await client.options("/api/chat", headers=headers)
@@ -210,7 +210,7 @@ async def test_browser_asks_without_a_token_whether_a_page_may_send_one(
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/messages"])
 async def test_page_that_may_use_the_gateway_reads_its_errors(path: str) -> None:
-    async with scripted(Echo()) as server:
+    async with scripted_server(Echo()) as server:
         async with gateway(server.url, authenticate=authenticate) as address:
             async with httpx.AsyncClient(base_url=address) as client:
                 refused = await client.post(path, headers=ORIGIN)

@@ -9,7 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.gateway_fixture import Uses, gateway, raw, scripted, until
+from support.gateway.scripted import (
+    CollectedUses,
+    gateway,
+    raw_connection,
+    scripted_server,
+    until,
+)
 
 from herdbook.events.facts import UseOutcome
 
@@ -17,7 +23,7 @@ MB = 1 << 20
 
 PROGRAM = """
 import asyncio, sys
-from support.gateway_fixture import gateway
+from support.gateway.scripted import gateway
 
 async def main():
     async with gateway(sys.argv[1]) as address:
@@ -68,8 +74,8 @@ async def test_a_slow_reader_stops_the_server_from_sending() -> None:
             sent += MB
         await reader.read()
 
-    async with scripted(script) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(script) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await client.head()
             before = -1
@@ -93,10 +99,10 @@ async def test_a_client_that_stops_reading_is_cut_off() -> None:
             writer.write(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
             await writer.drain()
 
-    uses = Uses()
-    async with scripted(script) as server:
+    uses = CollectedUses()
+    async with scripted_server(script) as server:
         async with gateway(server.url, uses, send_within_s=0.2) as address:
-            async with raw(address) as client:
+            async with raw_connection(address) as client:
                 client.send(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\n")
                 client.send(b"Content-Length: 1\r\n\r\n\0")
                 await until(lambda: server.connections == 1)
@@ -118,8 +124,8 @@ async def test_a_slow_server_stops_the_client_from_sending() -> None:
             taken += len(await reader.read(MB))
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
-    async with scripted(script) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(script) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             client.send(b"POST /x HTTP/1.1\r\nHost: localhost\r\n")
             client.send(b"Content-Length: %d\r\n\r\n" % (100 * MB))
             sent = 0
@@ -162,10 +168,10 @@ async def test_a_large_upload_needs_little_memory() -> None:
             taken += len(await reader.read(4 * MB))
         writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
 
-    async with scripted(script) as server:
+    async with scripted_server(script) as server:
         process, address = started(server.url)
         try:
-            async with raw(address) as client:
+            async with raw_connection(address) as client:
                 client.send(b"POST /api/blobs/sha256-0 HTTP/1.1\r\nHost: localhost\r\n")
                 client.send(b"Content-Length: %d\r\n\r\n" % size)
                 before = memory(process)

@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.gateway_fixture import until
-from support.recordings.gateway import LIMITS, Place, place, second_gateway
+from support.gateway.recording import (
+    LIMITS,
+    RecordingGateway,
+    recording_gateway,
+    second_gateway,
+)
+from support.gateway.scripted import until
 from support.uses import recorded, used
 
 from herdbook.events.facts import ModelUsed
@@ -31,7 +36,7 @@ def _no_limits() -> Iterator[None]:
     LIMITS.clear()
 
 
-async def ask(there: Place, path: str = "/api/generate", **body: Any) -> Any:
+async def ask(there: RecordingGateway, path: str = "/api/generate", **body: Any) -> Any:
     given = {"model": MODEL, "prompt": "x", "stream": False} | body
     return await there.http.request("POST", path, json=given, headers=HEADERS)
 
@@ -58,7 +63,7 @@ def test_patterns_match_names(
 
 async def test_token_uses_only_its_models() -> None:
     LIMITS["ann"] = Limits(models=("llama3*",))
-    async with place(tokens=True) as there:
+    async with recording_gateway(tokens=True) as there:
         fine = await ask(there)
         refused = {
             path: await ask(there, path, model="qwen2.5-coder:7b")
@@ -84,7 +89,7 @@ async def test_token_uses_only_its_models() -> None:
 
 async def test_compressed_or_very_long_requests_cannot_avoid_the_check() -> None:
     LIMITS["ann"] = Limits(models=("llama3*",))
-    async with place(tokens=True, plain=True) as there:
+    async with recording_gateway(tokens=True, plain=True) as there:
         gzip = await there.http.post(
             "/api/generate",
             content=b"x",
@@ -115,7 +120,7 @@ async def test_no_spelling_of_a_request_avoids_the_check(
     body: str, *, plain: bool
 ) -> None:
     LIMITS["ann"] = Limits(models=("llama3*",))
-    async with place(tokens=True, plain=plain) as there:
+    async with recording_gateway(tokens=True, plain=plain) as there:
         answer = await there.http.post("/api/chat", content=body, headers=HEADERS)
         assert answer.status_code in {400, 403}, answer.text
         assert not [one for one in there.world.seen if one.path == "/api/chat"]
@@ -137,14 +142,14 @@ async def test_other_paths_name_only_models_of_the_token(
     method: str, path: str, body: dict[str, str] | None
 ) -> None:
     LIMITS["ann"] = Limits(models=("llama3*",))
-    async with place(tokens=True) as there:
+    async with recording_gateway(tokens=True) as there:
         answer = await there.http.request(method, path, json=body, headers=HEADERS)
     assert answer.status_code == 403, answer.text
 
 
 async def test_streams_in_the_form_of_openai_count_for_a_budget() -> None:
     LIMITS["ann"] = Limits(tokens_per_day=1)
-    async with place(tokens=True) as there:
+    async with recording_gateway(tokens=True) as there:
         asked = {"messages": [{"role": "user", "content": "x"}], "stream": True}
         streamed = await ask(there, "/v1/chat/completions", **asked)
         refused = await ask(there, "/v1/chat/completions", **asked)
@@ -155,7 +160,7 @@ async def test_streams_in_the_form_of_openai_count_for_a_budget() -> None:
 
 async def test_token_is_limited_to_requests_at_once() -> None:
     LIMITS["ann"] = Limits(max_requests=2)
-    async with place(tokens=True) as there:
+    async with recording_gateway(tokens=True) as there:
         many = [asyncio.ensure_future(ask(there)) for _ in range(6)]
         answers = await asyncio.gather(*many)
         later = await ask(there)
@@ -171,7 +176,7 @@ async def test_token_is_limited_to_requests_at_once() -> None:
 async def test_budget_of_a_day_is_counted_from_the_log(tmp_path: Path) -> None:
     LIMITS["ann"] = Limits(tokens_per_day=1)
     log = tmp_path / "herd.db"
-    async with place(tokens=True, log=log) as there:
+    async with recording_gateway(tokens=True, log=log) as there:
         first = await ask(there)
         second = await ask(there, "/v1/chat/completions", messages=[])
         (event,) = await there.wait_for(ModelUsed)
@@ -183,7 +188,7 @@ async def test_budget_of_a_day_is_counted_from_the_log(tmp_path: Path) -> None:
     assert isinstance(event.data, ModelUsed)
     assert event.data.output_tokens
 
-    async with place(tokens=True, log=log, follow=True) as restarted:
+    async with recording_gateway(tokens=True, log=log, follow=True) as restarted:
         third = await ask(restarted)
     assert third.status_code == 429
 
@@ -234,7 +239,7 @@ async def test_gateways_on_one_log_share_a_budget(tmp_path: Path) -> None:
     LIMITS["ann"] = Limits(tokens_per_day=1)
     log = tmp_path / "herd.db"
     async with (
-        place(tokens=True, log=log) as there,
+        recording_gateway(tokens=True, log=log) as there,
         second_gateway(there, log, tokens=True) as other,
     ):
         first = await ask(there)
@@ -247,7 +252,7 @@ async def test_gateways_on_one_log_share_a_budget(tmp_path: Path) -> None:
 async def test_client_that_leaves_cannot_avoid_its_budget() -> None:
     LIMITS["ann"] = Limits(tokens_per_day=20)
     asked = {"stream": True, "options": {"num_predict": 5_000}}
-    async with place(tokens=True) as there:
+    async with recording_gateway(tokens=True) as there:
         codes = []
         for _ in range(12):
             body = {"model": MODEL, "prompt": "x", **asked}
@@ -265,7 +270,7 @@ async def test_client_that_leaves_cannot_avoid_its_budget() -> None:
 
 
 async def test_role_is_answered_by_the_best_model_of_the_token() -> None:
-    async with place(tokens=True) as there:
+    async with recording_gateway(tokens=True) as there:
         best = await ask(there, model="role:general")
         name = best.headers["X-Herdbook-Model"]
         LIMITS["ann"] = Limits(models=("smollm2*", "llama3*"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from support.recordings.gateway import LIMITS, place
+from support.gateway.recording import LIMITS, recording_gateway
 
 from herdbook.core import CallerError
 from herdbook.gateway.access.limits import Limits
@@ -15,7 +15,7 @@ ROLES = {"role:coding", "role:general", "role:embedding", "role:fast"}
 
 
 async def test_roles_are_listed_with_the_facts_of_their_models() -> None:
-    async with place(roles=True) as there:
+    async with recording_gateway(roles=True) as there:
         chosen = await there.manager.recommend("coding")
         assert chosen is not None
 
@@ -33,7 +33,7 @@ async def test_roles_are_listed_with_the_facts_of_their_models() -> None:
 
 
 async def test_role_can_be_shown_and_used_as_it_is_listed() -> None:
-    async with place(roles=True) as there:
+    async with recording_gateway(roles=True) as there:
         chosen = await there.manager.recommend("coding")
         assert chosen is not None
         shown = await there.http.post("/api/show", json={"model": "role:coding"})
@@ -48,7 +48,7 @@ async def test_role_can_be_shown_and_used_as_it_is_listed() -> None:
 
 
 async def test_lists_keep_their_bytes_without_roles_and_limits() -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         through = await there.http.get("/api/tags")
         names = {entry["name"] for entry in through.json()["models"]}
 
@@ -57,7 +57,7 @@ async def test_lists_keep_their_bytes_without_roles_and_limits() -> None:
 
 async def test_limited_token_sees_the_models_that_it_may_use() -> None:
     LIMITS["few"] = Limits(models=("llama3*",))
-    async with place(tokens=True, roles=True) as there:
+    async with recording_gateway(tokens=True, roles=True) as there:
         headers = {"Authorization": "Bearer key-few"}
         answer = await there.http.get("/api/tags", headers=headers)
 
@@ -98,5 +98,5 @@ def test_entries_keep_their_bytes() -> None:
 
 async def test_roles_cannot_be_listed_by_a_gateway_that_changes_nothing() -> None:
     with pytest.raises(CallerError, match="cannot list roles"):
-        async with place(roles=True, plain=True):
+        async with recording_gateway(roles=True, plain=True):
             pass

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pytest
-from support.gateway_fixture import until
-from support.recordings.gateway import place
+from support.gateway.recording import recording_gateway
+from support.gateway.scripted import until
 
 from herdbook.events.facts import UseOutcome
 from herdbook.service.metrics import MOST_MODELS, Metrics
@@ -21,7 +21,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
 
 async def test_requests_are_counted_by_model_and_outcome() -> None:
     metrics = Metrics(":memory:")
-    async with place(observer=metrics.gateway) as there:
+    async with recording_gateway(observer=metrics.gateway) as there:
         body = {"model": MODEL, "prompt": "x", "stream": False}
         answers = [
             (await there.http.post("/api/generate", json=body)).json() for _ in range(3)
@@ -55,7 +55,7 @@ def exposition(metrics: Metrics) -> bytes:
 
 async def test_clients_cannot_make_labels_without_end() -> None:
     metrics = Metrics(":memory:")
-    async with place(observer=metrics.gateway) as there:
+    async with recording_gateway(observer=metrics.gateway) as there:
         for number in range(20):
             body = {"model": f"nosuch{number}:1b", "prompt": "x"}
             await there.http.post("/api/generate", json=body)
@@ -91,7 +91,7 @@ def test_models_without_end_share_a_label() -> None:
 @pytest.mark.parametrize("name", ["", "x" * 300])
 async def test_names_that_are_not_labels(name: str) -> None:
     metrics = Metrics(":memory:")
-    async with place(observer=metrics.gateway) as there:
+    async with recording_gateway(observer=metrics.gateway) as there:
         await there.http.post("/api/generate", json={"model": name, "prompt": "x"})
 
     counted = value(metrics, "requests_total", model="other", outcome="failed")

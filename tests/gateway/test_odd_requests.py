@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from support.gateway_fixture import raw
-from support.recordings.gateway import LIMITS, Place, place
+from support.gateway.recording import LIMITS, RecordingGateway, recording_gateway
+from support.gateway.scripted import raw_connection
 
 from herdbook.events.facts import ModelUsed, UseFailed
 from herdbook.gateway.access.limits import Limits
@@ -25,11 +25,14 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def sent(
-    there: Place, body: bytes, start: bytes = b"POST /api/generate HTTP/1.1", **of: Any
+    there: RecordingGateway,
+    body: bytes,
+    start: bytes = b"POST /api/generate HTTP/1.1",
+    **of: Any,
 ) -> bytes:
     """Send a request, and return all that is answered until the connection ends."""
     head = of.get("head", HEAD) + b"Connection: close\r\n"
-    async with raw(there.address) as client:
+    async with raw_connection(there.address) as client:
         client.send(start + b"\r\n" + head)
         client.send(b"Content-Length: %d\r\n\r\n" % len(body) + body)
         return await client.rest()
@@ -40,14 +43,14 @@ def asking(model: str = MODEL, **more: Any) -> bytes:
     return json.dumps(body).encode()
 
 
-async def used(there: Place, kind: type = ModelUsed) -> str:
+async def used(there: RecordingGateway, kind: type = ModelUsed) -> str:
     """Return the model of the first use that is recorded."""
     (event, *_) = await there.wait_for(kind)
     return event.stream.rpartition("/")[2]
 
 
 async def test_whole_url_as_target_is_recorded_like_its_path() -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         start = b"POST http://localhost/api/generate?x=1 HTTP/1.1"
         answer = await sent(there, asking(), start)
         assert answer.startswith(b"HTTP/1.1 200 ")
@@ -57,7 +60,7 @@ async def test_whole_url_as_target_is_recorded_like_its_path() -> None:
 async def test_whole_url_as_target_does_not_avoid_the_limits_of_a_token() -> None:
     LIMITS["ann"] = Limits(models=("smollm2*",))
     try:
-        async with place(tokens=True) as there:
+        async with recording_gateway(tokens=True) as there:
             head = HEAD + b"Authorization: Bearer key-ann\r\n"
             start = b"GET http://localhost/api/tags HTTP/1.1"
             listed = await sent(there, b"", start, head=head)
@@ -85,7 +88,7 @@ async def test_whole_url_as_target_does_not_avoid_the_limits_of_a_token() -> Non
 async def test_use_is_recorded_for_the_model_that_the_server_used(
     body: bytes, name: str
 ) -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         await there.manager.configure(MODEL, {"temperature": 0.5})
         answer = await sent(there, body % (MODEL.encode(), OTHER.encode()))
         assert answer.startswith(b"HTTP/1.1 200 "), answer
@@ -93,7 +96,7 @@ async def test_use_is_recorded_for_the_model_that_the_server_used(
 
 
 async def test_escaped_name_is_recorded_as_it_is_spelled() -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         name = "".join(f"\\u{ord(letter):04x}" for letter in MODEL)
         await sent(there, b'{"model": "%b", "prompt": "x"}' % name.encode())
         assert await used(there) == MODEL
@@ -101,7 +104,7 @@ async def test_escaped_name_is_recorded_as_it_is_spelled() -> None:
 
 @pytest.mark.parametrize("key", ["context", "model"])
 async def test_deeply_nested_request_is_relayed_unchanged(key: str) -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         await there.manager.configure(MODEL, {"temperature": 0.5})
         deep = b"[" * 200_000 + b"]" * 200_000
         body = b'{"model": "%b", "prompt": "x", "%b": %b}'
@@ -115,7 +118,7 @@ async def test_deeply_nested_request_is_relayed_unchanged(key: str) -> None:
     "body", [b"\xef\xbb\xbf" + asking(), asking(seed=float("nan")), b"\xff"]
 )
 async def test_body_that_is_not_json_is_left_to_the_server(body: bytes) -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         await there.manager.configure(MODEL, {"temperature": 0.5})
         answer = await sent(there, body)
         assert answer.startswith(b"HTTP/1.1 400 "), answer
@@ -123,7 +126,7 @@ async def test_body_that_is_not_json_is_left_to_the_server(body: bytes) -> None:
 
 
 async def test_client_of_http_1_0_needs_no_host() -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         answer = await sent(
             there,
             asking(stream=True),
@@ -137,14 +140,14 @@ async def test_client_of_http_1_0_needs_no_host() -> None:
 
 
 async def test_long_name_is_not_repeated_in_an_error() -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         answer = await sent(there, asking(f"{'a' * 100_000},b"))
         assert answer.startswith(b"HTTP/1.1 404 ")
         assert len(answer) < 1_000
 
 
 async def test_failed_use_of_an_unreadable_request_is_not_recorded() -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         await sent(there, b"{")
         await sent(there, asking())
         assert await used(there) == MODEL
@@ -164,7 +167,7 @@ HALF = json.dumps("cut \ud83d")
     ],
 )
 async def test_what_go_reads_leniently_is_changed_as_well(body: bytes) -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         await there.manager.configure(MODEL, {"temperature": 0.5})
         answer = await sent(there, body)
         assert answer.startswith(b"HTTP/1.1 200 "), answer
@@ -177,7 +180,7 @@ async def test_what_go_reads_leniently_is_changed_as_well(body: bytes) -> None:
     [b'{"model":"\xff"}', b'{"\xff":1}', b'{"model":"a","keep_alive":"\xff"}'],
 )
 async def test_what_is_not_utf_8_is_left_to_the_server(body: bytes) -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         await there.manager.configure(MODEL, {"temperature": 0.5, "keep_alive": 60})
         before = len(there.world.seen)
         await sent(there, body)

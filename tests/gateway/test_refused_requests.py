@@ -7,14 +7,14 @@ import json
 from typing import Any
 
 import pytest
-from support.gateway_fixture import (
+from support.gateway.scripted import (
     OK,
+    CollectedUses,
     Echo,
-    Raw,
-    Uses,
+    RawConnection,
     gateway,
-    raw,
-    scripted,
+    raw_connection,
+    scripted_server,
     until,
 )
 
@@ -48,8 +48,8 @@ SMUGGLING = {
 @pytest.mark.parametrize("name", SMUGGLING)
 async def test_an_ambiguous_request_is_refused_and_hides_nothing(name: str) -> None:
     echo = Echo()
-    async with scripted(echo) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(echo) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             client.send(b"POST /x HTTP/1.1\r\n" + HOST + SMUGGLING[name] + HIDDEN)
             received = await client.rest()
 
@@ -75,8 +75,8 @@ async def test_an_ambiguous_request_is_refused_and_hides_nothing(name: str) -> N
 async def test_unsupported_requests_are_refused(
     start: bytes, headers: bytes, status: int
 ) -> None:
-    async with scripted(Echo()) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(Echo()) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             client.send(start + b"\r\n" + HOST + headers + b"\r\n")
             received = await client.rest()
         assert server.connections == 0
@@ -84,8 +84,8 @@ async def test_unsupported_requests_are_refused(
 
 
 async def test_headers_that_never_end_are_refused() -> None:
-    async with scripted(Echo()) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(Echo()) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             client.send(b"GET / HTTP/1.1\r\nX: ")
             for _ in range(70):
                 client.send(b"x" * 1_000)
@@ -95,8 +95,8 @@ async def test_headers_that_never_end_are_refused() -> None:
 
 async def test_bytes_after_a_complete_request_cannot_spoil_its_answer() -> None:
     echo = Echo()
-    async with scripted(echo) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(echo) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             client.send(b"GET /first HTTP/1.1\r\n" + HOST + b"\r\n\x00" + HIDDEN)
             received = await client.rest()
     assert received.startswith(OK + b"HTTP/1.1 400 ")
@@ -104,8 +104,8 @@ async def test_bytes_after_a_complete_request_cannot_spoil_its_answer() -> None:
 
 
 async def test_a_refused_client_may_send_its_body_and_reads_the_answer() -> None:
-    async with scripted(Echo()) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(Echo()) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             client.send(b"POST /x HTTP/1.1\r\nHost: evil\r\nContent-Length: 9\r\n\r\n")
             client.send(b"123456789")
             assert (await client.rest()).startswith(b"HTTP/1.1 403 ")
@@ -119,9 +119,9 @@ async def test_a_bad_chunk_after_the_answer_began_cuts_the_connection() -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
         await reader.read()
 
-    uses = Uses()
-    async with scripted(script) as server, gateway(server.url, uses) as address:
-        async with raw(address) as client:
+    uses = CollectedUses()
+    async with scripted_server(script) as server, gateway(server.url, uses) as address:
+        async with raw_connection(address) as client:
             client.send(b"POST /api/chat HTTP/1.1\r\n" + HOST)
             client.send(b"Transfer-Encoding: chunked\r\n\r\n")
             await client.head()
@@ -143,42 +143,42 @@ async def test_a_bad_chunk_after_the_answer_began_cuts_the_connection() -> None:
 )
 async def test_a_request_that_stops_is_refused(sent: bytes, limit: str) -> None:
     limits: dict[str, Any] = {limit: 0.1}
-    async with scripted(Echo()) as server:
+    async with scripted_server(Echo()) as server:
         async with gateway(server.url, **limits) as address:
-            async with raw(address) as client:
+            async with raw_connection(address) as client:
                 client.send(sent)
                 assert (await client.rest()).startswith(b"HTTP/1.1 408 ")
             await until(lambda: server.open == 0)
 
 
 async def test_an_idle_connection_is_closed() -> None:
-    async with scripted(Echo()) as server:
+    async with scripted_server(Echo()) as server:
         async with gateway(server.url, idle_within_s=0.1) as address:
-            async with raw(address) as client:
+            async with raw_connection(address) as client:
                 assert await client.rest() == b""
 
 
 async def test_a_client_that_does_not_close_after_a_refusal_is_cut_off() -> None:
-    async with scripted(Echo()) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(Echo()) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             client.send(b"nonsense\r\n\r\n")
             await client.rest()
             await until(lambda: not sends(client))
 
 
-def sends(client: Raw) -> bool:
+def sends(client: RawConnection) -> bool:
     """Send a few bytes; return whether the connection is open."""
     client.send(b"more")
     return not client.writer.transport.is_closing()
 
 
 async def test_connections_beyond_the_limit_are_refused() -> None:
-    async with scripted(Echo()) as server:
+    async with scripted_server(Echo()) as server:
         async with gateway(server.url, connections=2) as address:
-            async with raw(address), raw(address):
-                async with raw(address) as third:
+            async with raw_connection(address), raw_connection(address):
+                async with raw_connection(address) as third:
                     assert (await third.rest()).startswith(b"HTTP/1.1 503 ")
             await asyncio.sleep(0.05)
-            async with raw(address) as client:
+            async with raw_connection(address) as client:
                 client.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
                 assert await client.head() + await client.exactly(2) == OK

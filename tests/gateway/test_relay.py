@@ -6,14 +6,14 @@ import asyncio
 
 import httpx
 import pytest
-from support.gateway_fixture import (
+from support.gateway.scripted import (
     OK,
+    CollectedUses,
     Echo,
-    Uses,
     gateway,
-    raw,
+    raw_connection,
     request_of,
-    scripted,
+    scripted_server,
     until,
 )
 
@@ -25,8 +25,8 @@ GET = b"GET /api/tags HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 async def test_a_request_keeps_its_method_target_headers_and_body() -> None:
     echo = Echo()
-    async with scripted(echo) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(echo) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             client.send(
                 b"PATCH /any/path?q=%20x&y HTTP/1.1\r\nHost: localhost:1\r\n"
                 b"X-Odd-CASE:  two  words\r\nAccept: */*\r\nAccept: text/plain\r\n"
@@ -55,8 +55,8 @@ async def test_headers_of_one_connection_are_not_sent_on() -> None:
         b"Keep-Alive: timeout=5\r\nX-Other: 2\r\nContent-Length: 0\r\n\r\n"
     )
     echo = Echo(answer)
-    async with scripted(echo) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(echo) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             client.send(
                 b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: X-Secret, close\r\n"
                 b"X-Secret: 1\r\nTE: trailers\r\nProxy-Authorization: x\r\n"
@@ -77,9 +77,9 @@ async def test_headers_of_one_connection_are_not_sent_on() -> None:
 
 async def test_one_connection_to_the_server_serves_many_requests() -> None:
     echo = Echo()
-    async with scripted(echo) as server, gateway(server.url) as address:
+    async with scripted_server(echo) as server, gateway(server.url) as address:
         for _ in range(3):
-            async with raw(address) as client:
+            async with raw_connection(address) as client:
                 for _ in range(5):
                     client.send(GET)
                     assert await client.head() + await client.exactly(2) == OK
@@ -99,8 +99,8 @@ async def test_chunks_arrive_as_they_are_sent() -> None:
             writer.write(b"%x\r\n%b\r\n" % (len(data), data))
         writer.write(b"0\r\nX-Trailer: 1\r\n\r\n")
 
-    async with scripted(script) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(script) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             client.send(GET)
             head = await client.head()
             assert head == b"HTTP/1.1 200 Fine\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -114,8 +114,8 @@ async def test_chunks_arrive_as_they_are_sent() -> None:
 
 async def test_an_upload_in_chunks_arrives_piece_by_piece() -> None:
     echo = Echo()
-    async with scripted(echo) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(echo) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             client.send(
                 b"POST /x HTTP/1.1\r\nHost: localhost\r\n"
                 b"Transfer-Encoding: chunked\r\n\r\n3;ext=1\r\nabc\r\n"
@@ -142,8 +142,8 @@ async def test_answers_without_a_body_end_at_their_head(
     answer: bytes, received: bytes | None
 ) -> None:
     expected = received or answer
-    async with scripted(Echo(answer)) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(Echo(answer)) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             for _ in range(2):
                 client.send(GET)
                 assert await client.exactly(len(expected)) == expected
@@ -151,8 +151,8 @@ async def test_answers_without_a_body_end_at_their_head(
 
 async def test_the_answer_to_head_has_no_body() -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"
-    async with scripted(Echo(answer)) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(Echo(answer)) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             for _ in range(3):
                 client.send(b"HEAD /api/tags HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert await client.head() == answer
@@ -166,12 +166,12 @@ async def test_an_answer_that_ends_with_the_connection_is_complete() -> None:
         await request_of(reader)
         writer.write(b"HTTP/1.1 200 OK\r\n\r\nall of it")
 
-    async with scripted(script) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(script) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             client.send(GET)
             assert (await client.head()).endswith(b"chunked\r\n\r\n")
             assert await client.exactly(19) == b"9\r\nall of it\r\n0\r\n\r\n"
-        async with raw(address) as client:
+        async with raw_connection(address) as client:
             client.send(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
             expected = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nall of it"
             assert await client.rest() == expected
@@ -179,8 +179,8 @@ async def test_an_answer_that_ends_with_the_connection_is_complete() -> None:
 
 async def test_a_client_that_expects_a_continue_gets_one() -> None:
     echo = Echo()
-    async with scripted(echo) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(echo) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             client.send(
                 b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n"
                 b"Expect: 100-continue\r\n\r\n"
@@ -193,8 +193,8 @@ async def test_a_client_that_expects_a_continue_gets_one() -> None:
 
 async def test_a_whole_url_as_target_is_reduced_to_its_path() -> None:
     echo = Echo()
-    async with scripted(echo) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(echo) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             client.send(b"GET http://localhost/a?b HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await client.head()
         assert echo.requests[0][0].startswith(b"GET /a?b HTTP/1.1\r\n")
@@ -202,8 +202,11 @@ async def test_a_whole_url_as_target_is_reduced_to_its_path() -> None:
 
 async def test_a_path_in_the_address_of_the_server_comes_first() -> None:
     echo = Echo()
-    async with scripted(echo) as server, gateway(f"{server.url}/below") as address:
-        async with raw(address) as client:
+    async with (
+        scripted_server(echo) as server,
+        gateway(f"{server.url}/below") as address,
+    ):
+        async with raw_connection(address) as client:
             client.send(GET)
             await client.head()
         assert echo.requests[0][0].startswith(b"GET /below/api/tags HTTP/1.1\r\n")
@@ -217,8 +220,8 @@ async def test_an_early_answer_ends_an_upload() -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 3\r\n\r\nbad")
         await reader.read()
 
-    async with scripted(script) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(script) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             client.send(POST % 1_000_000 + b"some")
             received = await client.rest()
         await until(lambda: server.open == 0)
@@ -236,9 +239,9 @@ async def test_a_client_that_leaves_ends_the_request_to_the_server() -> None:
         writer.write(b"1\r\nx\r\n")
         await reader.read()
 
-    uses = Uses()
-    async with scripted(script) as server, gateway(server.url, uses) as address:
-        async with raw(address) as client:
+    uses = CollectedUses()
+    async with scripted_server(script) as server, gateway(server.url, uses) as address:
+        async with raw_connection(address) as client:
             client.send(POST % 2 + b"{}")
             await client.head()
             assert server.open == 1
@@ -270,8 +273,8 @@ async def test_a_client_that_closes_its_half_has_left() -> None:
         await request_of(reader)
         await reader.read()
 
-    async with scripted(script) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(script) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             client.send(POST % 2 + b"{}")
             await until(lambda: server.open == 1)
             client.writer.write_eof()
@@ -279,8 +282,8 @@ async def test_a_client_that_closes_its_half_has_left() -> None:
 
 
 async def test_a_client_that_only_reads_may_close_its_half() -> None:
-    async with scripted(answers_paths) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(answers_paths) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             client.send(b"GET /1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
             client.writer.write_eof()
             assert bodies_in(await client.rest()) == [b"/1"]
@@ -295,8 +298,8 @@ async def test_requests_sent_ahead_are_answered_in_order(size: int) -> None:
         for number in range(20)
     )
     paths = [b"/%b%d" % (kind, n) for n in range(20) for kind in (b"", b"x")]
-    async with scripted(answers_paths) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(answers_paths) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             for at in range(0, len(sent), size):
                 client.send(sent[at : at + size])
                 if size < 100 and at % 50 == 0:
@@ -315,8 +318,8 @@ async def test_a_client_that_sends_too_far_ahead_is_throttled() -> None:
         await answers_paths(reader, writer)
 
     ahead = b"GET /ahead HTTP/1.1\r\nHost: localhost\r\n\r\n" * 250_000  # 11 MB
-    async with scripted(script) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(script) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             client.send(ahead)
             await until(lambda: server.open == 1)
             held = 0
@@ -354,8 +357,8 @@ async def test_an_offer_of_another_protocol_is_ignored(
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
             writer.write(head.split()[1] if b"b" in body else b"/-")
 
-    async with scripted(script) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(script) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             for at in range(0, len(sent), size):
                 client.send(sent[at : at + size])
                 await asyncio.sleep(0)
@@ -376,8 +379,8 @@ async def test_many_streams_at_once_all_arrive() -> None:
             await asyncio.sleep(0.005)
         writer.write(b"0\r\n\r\n")
 
-    uses = Uses()
-    async with scripted(script) as server, gateway(server.url, uses) as address:
+    uses = CollectedUses()
+    async with scripted_server(script) as server, gateway(server.url, uses) as address:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(base_url=address, limits=limits) as client:
             asked = (client.post("/api/chat", json={"model": "m"}) for _ in range(200))

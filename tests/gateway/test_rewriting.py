@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.gateway_fixture import raw
-from support.recordings.gateway import Place, place
+from support.gateway.recording import RecordingGateway, recording_gateway
+from support.gateway.scripted import raw_connection
 
 from herdbook.events.facts import ModelUsed, Setting
 from herdbook.gateway.connections import exchange
@@ -28,9 +28,9 @@ SETTINGS: dict[str, Setting] = {
 
 
 @asynccontextmanager
-async def configured() -> AsyncIterator[tuple[Place, Rewriter]]:
+async def configured() -> AsyncIterator[tuple[RecordingGateway, Rewriter]]:
     """Serve a gateway; one model has settings."""
-    async with place() as there:
+    async with recording_gateway() as there:
         await there.manager.configure(MODEL, SETTINGS)
         yield there, Rewriter(there.manager.uses.latest)
 
@@ -178,7 +178,7 @@ async def test_the_server_gets_the_settings() -> None:
 
 
 async def test_a_plain_gateway_changes_nothing() -> None:
-    async with place(plain=True) as there:
+    async with recording_gateway(plain=True) as there:
         await there.manager.configure(MODEL, SETTINGS)
         asked: dict[str, Any] = {"model": MODEL, "prompt": "x"}
         answer = await there.http.post("/api/generate", json=asked)
@@ -191,7 +191,7 @@ async def test_a_plain_gateway_changes_nothing() -> None:
 
 async def test_chunks_are_collected_and_sent_with_a_length() -> None:
     async with configured() as (there, _):
-        async with raw(there.address) as client:
+        async with raw_connection(there.address) as client:
             client.send(
                 b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\n"
                 b"Transfer-Encoding: chunked\r\n\r\n"

@@ -8,7 +8,15 @@ from typing import Any
 
 import httpx
 import pytest
-from support.gateway_fixture import OK, Uses, gateway, raw, request_of, scripted, until
+from support.gateway.scripted import (
+    OK,
+    CollectedUses,
+    gateway,
+    raw_connection,
+    request_of,
+    scripted_server,
+    until,
+)
 
 from herdbook.events.facts import UseOutcome
 
@@ -54,7 +62,7 @@ def message(path: str, body: Any) -> str:
 async def test_a_server_that_is_away_is_reported_in_the_form_of_the_api(
     path: str,
 ) -> None:
-    uses = Uses()
+    uses = CollectedUses()
     async with gateway(unused(), uses) as address, httpx.AsyncClient() as client:
         answer = await client.post(address + path, json={"model": "m"})
 
@@ -73,7 +81,7 @@ async def test_a_server_that_closes_before_it_answers_is_a_bad_gateway() -> None
     ) -> None:
         await request_of(reader)
 
-    async with scripted(script) as server, gateway(server.url) as address:
+    async with scripted_server(script) as server, gateway(server.url) as address:
         async with httpx.AsyncClient() as client:
             answer = await client.post(f"{address}/api/chat", json={"model": "m"})
     assert answer.status_code == 502
@@ -90,8 +98,8 @@ async def test_a_server_that_dies_in_the_middle_leaves_an_incomplete_answer() ->
         writer.write(HEAD + b"1\r\nx\r\n")
         await writer.drain()
 
-    uses = Uses()
-    async with scripted(script) as server, gateway(server.url, uses) as address:
+    uses = CollectedUses()
+    async with scripted_server(script) as server, gateway(server.url, uses) as address:
         async with httpx.AsyncClient() as client:
             with pytest.raises(httpx.RemoteProtocolError):
                 await client.post(f"{address}/api/chat", json={"model": "m"})
@@ -114,7 +122,7 @@ async def test_an_answer_that_is_not_http_is_a_bad_gateway(answer: bytes) -> Non
         writer.write(answer)
         await reader.read()
 
-    async with scripted(script) as server, gateway(server.url) as address:
+    async with scripted_server(script) as server, gateway(server.url) as address:
         async with httpx.AsyncClient() as client:
             received = await client.get(f"{address}/api/tags")
     assert received.status_code == 502
@@ -129,7 +137,7 @@ async def test_a_second_answer_is_dropped_with_its_connection() -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na" * 2)
         await reader.read()
 
-    async with scripted(script) as server, gateway(server.url) as address:
+    async with scripted_server(script) as server, gateway(server.url) as address:
         async with httpx.AsyncClient() as client:
             for _ in range(2):
                 answer = await client.get(f"{address}/api/tags")
@@ -148,7 +156,7 @@ async def test_bytes_that_nothing_asked_for_close_the_connection() -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
         await reader.read()
 
-    async with scripted(script) as server, gateway(server.url) as address:
+    async with scripted_server(script) as server, gateway(server.url) as address:
         async with httpx.AsyncClient() as client:
             assert (await client.get(f"{address}/api/tags")).text == ""
             await until(lambda: server.open == 0)
@@ -161,8 +169,8 @@ async def test_a_server_that_was_restarted_is_connected_to_again() -> None:
         await request_of(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
-    async with scripted(script) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(script) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             for _ in range(3):
                 client.send(CHAT)
                 assert await client.head()
@@ -187,8 +195,8 @@ async def test_a_connection_that_closes_under_a_request_is_replaced(
         writer.write(OK)
         await request_of(reader)  # and is closed instead of an answer
 
-    async with scripted(script) as server, gateway(server.url) as address:
-        async with raw(address) as client:
+    async with scripted_server(script) as server, gateway(server.url) as address:
+        async with raw_connection(address) as client:
             client.send(request_)
             assert (await client.head()).startswith(b"HTTP/1.1 200 ")
             assert await client.exactly(2) == b"ok"

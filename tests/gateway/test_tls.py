@@ -13,7 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from support.gateway_fixture import OK, gateway, request_of
+from support.gateway.scripted import OK, gateway, request_of
 
 
 def certificate(folder: Path) -> Path:

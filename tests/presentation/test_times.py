@@ -39,8 +39,9 @@ def test_ago_within_a_night_is_in_hours() -> None:
     [
         (datetime(2026, 11, 24, 9, 3, 10, tzinfo=UTC), "09:03:10"),
         (datetime(2026, 11, 23, 17, 40, 2, tzinfo=UTC), "yesterday 17:40:02"),
-        (datetime(2026, 11, 21, 9, 3, 10, tzinfo=UTC), "3 days ago 09:03:10"),
-        (datetime(2026, 11, 17, 9, 3, 10, tzinfo=UTC), "2026-11-17 09:03:10"),
+        (datetime(2026, 11, 21, 9, 3, 10, tzinfo=UTC), "21 Nov 09:03:10"),
+        (datetime(2026, 2, 3, 9, 3, 10, tzinfo=UTC), "3 Feb 09:03:10"),
+        (datetime(2025, 11, 17, 9, 3, 10, tzinfo=UTC), "2025-11-17 09:03:10"),
         (datetime(2026, 11, 25, 9, 0, 0, tzinfo=UTC), "tomorrow 09:00:00"),
     ],
 )

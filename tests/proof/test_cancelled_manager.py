@@ -55,7 +55,7 @@ BACKGROUND = {"herdbook writer", "herdbook watch", "herdbook kept head"}
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look again at once for runners that disappeared: each step unloads some."""
-    monkeypatch.setattr(reconciler, "SECOND_LOOK_S", 0.0)
+    monkeypatch.setattr(reconciler, "RECHECK_WAIT_S", 0.0)
 
 
 Do = Callable[[ModelManager], Coroutine[Any, Any, object]]

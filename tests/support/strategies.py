@@ -171,7 +171,7 @@ def histories(
     return events
 
 
-class Applies(Protocol):
+class Foldable(Protocol):
     """A view, with or without snapshots."""
 
     def apply(self, event: RecordedEvent) -> None:
@@ -179,7 +179,7 @@ class Applies(Protocol):
         ...
 
 
-def fold(view: Applies, events: Iterable[RecordedEvent]) -> None:
+def fold(view: Foldable, events: Iterable[RecordedEvent]) -> None:
     """Apply events to a view, in order."""
     for event in events:
         view.apply(event)

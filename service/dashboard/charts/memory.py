@@ -160,7 +160,7 @@ def density_strip(samples: Sequence[Sample], *, chosen: datetime, now: Now) -> M
     return picture(
         *bars,
         mark,
-        title=f"Events #1 to #{samples[-1].position} over time, since {since}",
+        title=f"Events #1 to #{samples[-1].position:,} over time, since {since}",
         class_="density",
         width="100%",
         height=STRIP,
@@ -198,7 +198,7 @@ def _bar(pair: tuple[Sample, Sample], axis: Axis, share: float, now: Now) -> Mar
     one, other = pair
     count = other.position - one.position
     seconds = (other.at - one.at).total_seconds()
-    within = f" in the {duration_text(seconds)} from" if seconds >= 1 else " at"
+    within = f" in {duration_text(seconds)}, from" if seconds >= 1 else ","
     text = f"{counted(count, 'event')}{within} {now.clock(one.at)} (#{one.position})"
     left = axis.share(one.at)
     return element(

@@ -206,8 +206,9 @@ def _bar(span: Span, window: Window, now: Now) -> Markup:
     begin = max(window.share(span.begin), 0.0)
     end = min(window.share(_end(span, window)), 1.0)
     lasted = (_end(span, window) - span.begin).total_seconds()
+    started = "in memory from" if span.lane is Lane.LOADED else f"{span.lane} started"
     text = (
-        f"{span.lane}: from {now.clock(span.begin)}, {duration_text(max(lasted, 0))}"
+        f"{started} {now.clock(span.begin)}, for {duration_text(max(lasted, 0))}"
         f"{' so far' if span.end is None else ''}"
         f"{f'; {span.sentence}' if span.sentence else ''}"
     )

@@ -17,7 +17,7 @@ POLL_S = 0.05
 """Seconds between two requests for the state of an operation."""
 
 
-class Local:
+class LocalCaller:
     """A manager in this process."""
 
     def __init__(self, manager: ModelManager) -> None:
@@ -71,7 +71,7 @@ class Local:
         return [status.name for status in statuses if status.work or status.update]
 
 
-class Remote:
+class ServiceCaller:
     """A service, called over HTTP; server errors fail the test.
 
     Attributes:

@@ -45,7 +45,7 @@ CANCELLED: list[Sweep] = [
 
 
 @contextlib.contextmanager
-def noted() -> Iterator[tuple[set[str], set[str]]]:
+def recorded_ids() -> Iterator[tuple[set[str], set[str]]]:
     """Note the ids of events that are submitted to a store, and those acknowledged."""
     submitted, acknowledged = set[str](), set[str]()
     original = SQLiteEventStore.append
@@ -72,7 +72,7 @@ def noted() -> Iterator[tuple[set[str], set[str]]]:
 def cancelled(work: Path, _made: Any, number: int, _chance: Random) -> int:
     """Cancel one coroutine at every await; return the number of cancellations."""
     stepping.cancellations = 0
-    with noted() as (submitted, acknowledged):
+    with recorded_ids() as (submitted, acknowledged):
         stepping.run(CANCELLED[number](work))
     assert acknowledged, "nothing was appended"
     check(history(work / "herd.db"), [], submitted, acknowledged)

@@ -41,7 +41,7 @@ STOPPED = 3
 """Exit code of a worker that ``--minutes`` stopped."""
 
 
-class Done:
+class FinishedTrials:
     """Trials that are reported, in this run or in earlier ones with the same folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -70,7 +70,7 @@ class Done:
         return [n for n in numbers if n < end and n not in self._numbers[key]]
 
 
-class Planned(NamedTuple):
+class PlannedTrials(NamedTuple):
     """Trials of a class that are to be run.
 
     Attributes:
@@ -86,10 +86,10 @@ class Planned(NamedTuple):
     numbers: list[int]
 
 
-def plan(options: argparse.Namespace, folder: Path) -> list[Planned]:
+def plan(options: argparse.Namespace, folder: Path) -> list[PlannedTrials]:
     """Prepare the files of all classes; return the trials that are left."""
     register_all()
-    before = Done(folder)
+    before = FinishedTrials(folder)
     prepared: dict[Any, tuple[Path, Any]] = {}
     planned = []
     for chosen in classes():
@@ -102,7 +102,7 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Planned]:
             if chosen.prepare not in prepared:
                 files = options.scratch / f"prepared-{len(prepared)}"
                 prepared[chosen.prepare] = files, _prepare(chosen, files)
-            planned.append(Planned(chosen, *prepared[chosen.prepare], left))
+            planned.append(PlannedTrials(chosen, *prepared[chosen.prepare], left))
     return planned
 
 
@@ -124,7 +124,7 @@ def _rows(value: Any) -> Any:
 
 
 def run_class(
-    planned: Planned, own: Path, seed: int, numbers: list[int]
+    planned: PlannedTrials, own: Path, seed: int, numbers: list[int]
 ) -> Iterator[list[Report]]:
     """Yield the reports of each batch of trials of a class."""
     chosen = planned.chosen
@@ -153,8 +153,8 @@ def run_class(
             shutil.rmtree(left, ignore_errors=True)
 
 
-def work_through(
-    options: argparse.Namespace, planned: list[Planned], worker: int, folder: Path
+def run_trials(
+    options: argparse.Namespace, planned: list[PlannedTrials], worker: int, folder: Path
 ) -> bool:
     """Run the trials of this worker; return whether it came to their end.
 
@@ -196,7 +196,7 @@ def summary(
     options: argparse.Namespace, folder: Path, *, complete: bool
 ) -> dict[str, Any]:
     """Return the result of the campaign, by class."""
-    done = Done(folder)
+    done = FinishedTrials(folder)
     table: dict[str, dict[str, Any]] = {}
     for chosen in classes():
         none = dict.fromkeys(["faults", *KINDS.values(), "hung", "failed"], 0)
@@ -278,7 +278,7 @@ def _run_workers(options: argparse.Namespace, folder: Path) -> set[int]:
         if not child:
             code = 1
             try:
-                ended = work_through(options, planned, worker, folder)
+                ended = run_trials(options, planned, worker, folder)
                 code = 0 if ended else STOPPED
             except BaseException:  # noqa: BLE001 - the parent sees the code
                 traceback.print_exc()

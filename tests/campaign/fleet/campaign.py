@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import psycopg
 from campaign.fleet import truth
-from campaign.fleet.clients import Client, Journal, Reader, Stranger
+from campaign.fleet.clients import Client, Journal, OtherProgram, Reader
 from campaign.fleet.programs import Instance, Node
 from support.postgres.dropping_proxy import proxied
 from support.postgres.server import PostgresServer, new_directory
@@ -125,7 +125,9 @@ class Campaign:
     async def run(self, seconds: float, clients: int) -> None:
         """Work and fail for a time, then settle and check everything."""
         ended = asyncio.Event()
-        strangers = Stranger(self._nodes, self._models, Random(self._chance.random()))
+        strangers = OtherProgram(
+            self._nodes, self._models, Random(self._chance.random())
+        )
         work = [strangers.run(ended)] + [
             Client(
                 number,

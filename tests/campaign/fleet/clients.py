@@ -199,7 +199,7 @@ class Client:
         return True
 
 
-class Stranger:
+class OtherProgram:
     """Another program that loads and unloads models directly on a node."""
 
     def __init__(

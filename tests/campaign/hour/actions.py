@@ -33,7 +33,7 @@ NAMES = (
 )
 
 
-class Scene(Protocol):
+class ActionContext(Protocol):
     """The context of an action.
 
     Attributes:
@@ -47,65 +47,67 @@ class Scene(Protocol):
     manager: ModelManager
 
 
-Action = Callable[[Scene], Awaitable[object]]
+Action = Callable[[ActionContext], Awaitable[object]]
 
 
-def random_name(scene: Scene) -> str:
+def random_name(context: ActionContext) -> str:
     """Choose a model."""
-    return scene.chance.choice(NAMES)
+    return context.chance.choice(NAMES)
 
 
-async def pull(scene: Scene) -> None:
-    async with aclosing(scene.manager.pull(random_name(scene))) as progress:
+async def pull(context: ActionContext) -> None:
+    async with aclosing(context.manager.pull(random_name(context))) as progress:
         async for _ in progress:
             pass
 
 
-async def pull_for_a_while(scene: Scene) -> None:
-    async with scene.server.clock.timeout(scene.chance.uniform(0, 3)):
-        await pull(scene)
+async def pull_for_a_while(context: ActionContext) -> None:
+    async with context.server.clock.timeout(context.chance.uniform(0, 3)):
+        await pull(context)
 
 
-async def ensure(scene: Scene) -> None:
-    await scene.manager.ensure_available(random_name(scene))
+async def ensure(context: ActionContext) -> None:
+    await context.manager.ensure_available(random_name(context))
 
 
-async def load(scene: Scene) -> None:
-    context = scene.chance.choice([512, 1024, 2048])
-    await scene.manager.load(random_name(scene), options={"num_ctx": context})
+async def load(context: ActionContext) -> None:
+    tokens = context.chance.choice([512, 1024, 2048])
+    await context.manager.load(random_name(context), options={"num_ctx": tokens})
 
 
-async def load_with_short_keep_alive(scene: Scene) -> None:
+async def load_with_short_keep_alive(context: ActionContext) -> None:
     soon: list[int | str] = [0, 1, "2s", "10m"]
-    await scene.manager.load(random_name(scene), keep_alive=scene.chance.choice(soon))
+    await context.manager.load(
+        random_name(context), keep_alive=context.chance.choice(soon)
+    )
 
 
-async def unload(scene: Scene) -> None:
-    await scene.manager.unload(random_name(scene))
+async def unload(context: ActionContext) -> None:
+    await context.manager.unload(random_name(context))
 
 
-async def delete(scene: Scene) -> None:
-    await scene.manager.delete(random_name(scene))
+async def delete(context: ActionContext) -> None:
+    await context.manager.delete(random_name(context))
 
 
-async def configure(scene: Scene) -> None:
-    tokens = scene.chance.choice([256, 4096])
-    await scene.manager.configure(random_name(scene), {"num_ctx": tokens})
+async def configure(context: ActionContext) -> None:
+    tokens = context.chance.choice([256, 4096])
+    await context.manager.configure(random_name(context), {"num_ctx": tokens})
 
 
-async def cancel(scene: Scene) -> None:
-    for running in [*scene.manager._pulls.all(), *scene.manager._loads.all()]:
-        await scene.manager.cancel(running.name)
+async def cancel(context: ActionContext) -> None:
+    for running in [*context.manager._pulls.all(), *context.manager._loads.all()]:
+        await context.manager.cancel(running.name)
 
 
-async def use(scene: Scene) -> None:
-    await scene.manager.mark_used(random_name(scene))
+async def use(context: ActionContext) -> None:
+    await context.manager.mark_used(random_name(context))
 
 
-async def ask(scene: Scene, method: str, path: str, **body: object) -> None:
+async def ask(context: ActionContext, method: str, path: str, **body: object) -> None:
     """Send a request as another client, which may time out or fail."""
-    http, read = scene.server._http, 0
-    patience = scene.server.clock.timeout(scene.chance.choice([1, 300]))
+    http, read = context.server._http, 0
+    patience = context.server.clock.timeout(context.chance.choice([1, 300]))
     with suppress(httpx.HTTPError, TimeoutError):
         async with patience, http.stream(method, path, json=body) as answer:
             async for chunk in answer.aiter_bytes():
@@ -114,72 +116,74 @@ async def ask(scene: Scene, method: str, path: str, **body: object) -> None:
                     return
 
 
-async def others_pull(scene: Scene) -> None:
-    await ask(scene, "POST", "/api/pull", model=random_name(scene))
+async def others_pull(context: ActionContext) -> None:
+    await ask(context, "POST", "/api/pull", model=random_name(context))
 
 
-async def others_load(scene: Scene) -> None:
-    await ask(scene, "POST", "/api/generate", model=random_name(scene))
+async def others_load(context: ActionContext) -> None:
+    await ask(context, "POST", "/api/generate", model=random_name(context))
 
 
-async def others_unload(scene: Scene) -> None:
-    await ask(scene, "POST", "/api/generate", model=random_name(scene), keep_alive=0)
+async def others_unload(context: ActionContext) -> None:
+    await ask(
+        context, "POST", "/api/generate", model=random_name(context), keep_alive=0
+    )
 
 
-async def others_copy(scene: Scene) -> None:
-    names = {"source": random_name(scene), "destination": "Copy:One"}
-    await ask(scene, "POST", "/api/copy", **names)
+async def others_copy(context: ActionContext) -> None:
+    names = {"source": random_name(context), "destination": "Copy:One"}
+    await ask(context, "POST", "/api/copy", **names)
 
 
-async def others_create(scene: Scene) -> None:
-    parameters = {"seed": scene.chance.randrange(3)}
-    body = {"from": random_name(scene), "parameters": parameters}
-    await ask(scene, "POST", "/api/create", model="made:latest", **body)
+async def others_create(context: ActionContext) -> None:
+    parameters = {"seed": context.chance.randrange(3)}
+    body = {"from": random_name(context), "parameters": parameters}
+    await ask(context, "POST", "/api/create", model="made:latest", **body)
 
 
-async def others_derive(scene: Scene) -> None:
+async def others_derive(context: ActionContext) -> None:
     """Create a model of weights that are in memory."""
-    for runner in scene.server.world.runners.listed():
-        name = scene.chance.choice(["made:latest", "derived:latest", "Copy:One"])
-        body = {"from": runner.wanted.name, "system": scene.chance.choice("ab")}
-        await ask(scene, "POST", "/api/create", model=name, **body)
+    for runner in context.server.world.runners.listed():
+        name = context.chance.choice(["made:latest", "derived:latest", "Copy:One"])
+        body = {"from": runner.wanted.name, "system": context.chance.choice("ab")}
+        await ask(context, "POST", "/api/create", model=name, **body)
 
 
-async def others_delete(scene: Scene) -> None:
-    await ask(scene, "DELETE", "/api/delete", model=random_name(scene))
+async def others_delete(context: ActionContext) -> None:
+    await ask(context, "DELETE", "/api/delete", model=random_name(context))
 
 
-async def publish(scene: Scene) -> None:
+async def publish(context: ActionContext) -> None:
     alias = {"library/update-me:latest": "library/update-me:v2"}
-    scene.server.apply(registry={"alias": scene.chance.choice([alias, {}])})
+    context.server.apply(registry={"alias": context.chance.choice([alias, {}])})
 
 
-async def registry_fails(scene: Scene) -> None:
-    scene.server.apply(registry=scene.chance.choice(REGISTRY))
+async def registry_fails(context: ActionContext) -> None:
+    context.server.apply(registry=context.chance.choice(REGISTRY))
 
 
-async def disk_fills(scene: Scene) -> None:
-    scene.server.apply(disk_bytes=scene.server.world.store.used_bytes() + 100)
+async def disk_fills(context: ActionContext) -> None:
+    context.server.apply(disk_bytes=context.server.world.store.used_bytes() + 100)
 
 
-async def runners_die(scene: Scene) -> None:
-    scene.server.apply(runner="killed")
+async def runners_die(context: ActionContext) -> None:
+    context.server.apply(runner="killed")
 
 
-async def loads_fail(scene: Scene) -> None:
-    scene.server.apply(runner_dies_saying="CUDA error: out of memory")
+async def loads_fail(context: ActionContext) -> None:
+    context.server.apply(runner_dies_saying="CUDA error: out of memory")
 
 
-async def slow_loads(scene: Scene) -> None:
-    scene.server.apply(runner_start_delay_s=8.0)
+async def slow_loads(context: ActionContext) -> None:
+    context.server.apply(runner_start_delay_s=8.0)
 
 
-async def slow_unloads(scene: Scene) -> None:
-    scene.server.apply(unload_lag_s=8.0)
+async def slow_unloads(context: ActionContext) -> None:
+    context.server.apply(unload_lag_s=8.0)
 
 
-async def server_dies(scene: Scene) -> None:
-    stop(scene.server, scene.chance)
+async def server_dies(context: ActionContext) -> None:
+    stop(context.server, context.chance)
 
 
 BY_US: tuple[Action, ...] = (

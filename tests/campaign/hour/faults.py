@@ -17,43 +17,43 @@ PATHS_OF_WORK = ("/api/pull", "/api/generate", "/api/embed", "/api/delete")
 _JSON = {"content-type": "application/json"}
 
 
-VERDICT = "an error"
+SERVER_ERROR = "an error"
 """Ollama's own error for a model that it cannot show. It counts as an answer, so
 only the list is left, which does not say which model a runner belongs to."""
 
 
-def _says(body: str) -> Script:
+def _answer(body: str) -> Script:
     return {"status": 200, "headers": _JSON, "body": body}
 
 
-def _says_bytes(body: bytes) -> Script:
+def _answer_of_bytes(body: bytes) -> Script:
     raw = base64.b64encode(body).decode()
     return {"status": 200, "headers": _JSON, "body_base64": raw}
 
 
-NONSENSE: dict[str, Script] = {
-    "a number for models": _says('{"models":7,"version":1,"details":[]}'),
-    "models that are numbers": _says('{"models":[1,2],"version":[],"details":""}'),
-    "a model without a digest": _says('{"models":[{"name":"plain:latest"}]}'),
-    "a digest that is a number": _says('{"models":[{"name":"a:b","digest":5}]}'),
-    "an object that says nothing": _says("{}"),
-    "a list": _says("[]"),
-    "null": _says("null"),
-    "nothing": _says(""),
-    "an error with a good status": _says('{"error":"upstream"}'),
-    "half an answer": _says('{"models":[{"name":"plain:la'),
-    "deeper than anybody reads": _says("[" * 100_000),
-    "no UTF-8": _says_bytes(b"\xff\xfe\x00"),
-    "no UTF-8 in a name": _says_bytes(b'{"models":[{"name":"\xff","digest":""}]}'),
+INVALID_ANSWERS: dict[str, Script] = {
+    "a number for models": _answer('{"models":7,"version":1,"details":[]}'),
+    "models that are numbers": _answer('{"models":[1,2],"version":[],"details":""}'),
+    "a model without a digest": _answer('{"models":[{"name":"plain:latest"}]}'),
+    "a digest that is a number": _answer('{"models":[{"name":"a:b","digest":5}]}'),
+    "an object that says nothing": _answer("{}"),
+    "a list": _answer("[]"),
+    "null": _answer("null"),
+    "nothing": _answer(""),
+    "an error with a good status": _answer('{"error":"upstream"}'),
+    "half an answer": _answer('{"models":[{"name":"plain:la'),
+    "deeper than anybody reads": _answer("[" * 100_000),
+    "no UTF-8": _answer_of_bytes(b"\xff\xfe\x00"),
+    "no UTF-8 in a name": _answer_of_bytes(b'{"models":[{"name":"\xff","digest":""}]}'),
     "HTML from a proxy": {"body": "<html>Bad Gateway</html>"},
     "HTML with a good status": {"status": 200, "body": "<html>Log in</html>"},
     "a refusal": {"status": 401, "body": '{"error":"unauthorized"}'},
-    VERDICT: {"status": 500, "headers": _JSON, "body": '{"error":"boom"}'},
+    SERVER_ERROR: {"status": 500, "headers": _JSON, "body": '{"error":"boom"}'},
     "busy": {"status": 503, "headers": _JSON, "body": '{"error":"server busy"}'},
     "a redirect": {"status": 302, "headers": {"location": "http://127.0.0.1:1/"}},
     "a redirect to itself": {"status": 307, "headers": {"location": "/api/tags"}},
-    "a stream without end": _says("x" * 2**16) | {"repeat": True},
-    "a line of 100 MB": _says("x" * 100_000_000),
+    "a stream without end": _answer("x" * 2**16) | {"repeat": True},
+    "a line of 100 MB": _answer("x" * 100_000_000),
     "a cut": {"cut": True, "body": '{"models":['},
     "silence": {"hang": True},
     "silence after a beginning": {"hang": True, "status": 200, "body": '{"mod'},
@@ -73,14 +73,14 @@ REGISTRY: tuple[dict[str, object], ...] = (
 """Faults of the registry."""
 
 
-def answer_nonsense(server: SandboxServer, chance: Random, which: str) -> str:
+def script_invalid_answers(server: SandboxServer, chance: Random, which: str) -> str:
     """Script invalid answers, a few or until the calm; return the path."""
     path = chance.choice(PATHS + PATHS_OF_WORK)
-    if which == VERDICT and path in {"", "/api/show"}:
+    if which == SERVER_ERROR and path in {"", "/api/show"}:
         path = "/api/tags"
-    huge = len(str(NONSENSE[which].get("body"))) > 2**20
+    huge = len(str(INVALID_ANSWERS[which].get("body"))) > 2**20
     times = 1 if huge else chance.choice([1, 1, 3, 0])
-    server.apply(answer={"path": path, "times": times, **NONSENSE[which]})
+    server.apply(answer={"path": path, "times": times, **INVALID_ANSWERS[which]})
     return f"{which} at {path or 'all'}, {times or 'all'} times"
 
 
@@ -90,7 +90,7 @@ def stop(server: SandboxServer, chance: Random) -> None:
         server.apply(server=chance.choice(["killed", "stopped"]))
 
 
-def calm(server: SandboxServer, chance: Random) -> None:
+def end_faults(server: SandboxServer, chance: Random) -> None:
     """End all faults; a server that was stopped may have another version then."""
     server.apply(answer=None, registry={}, disk_bytes=None, runner_dies_saying=None)
     server.apply(unload_lag_s=0.0, runner_start_delay_s=0.0)
@@ -99,6 +99,6 @@ def calm(server: SandboxServer, chance: Random) -> None:
         server.apply(server="started")
 
 
-def is_well(server: SandboxServer) -> bool:
+def is_healthy(server: SandboxServer) -> bool:
     """Return whether the server runs and has no scripted answers."""
     return not server.world.down and not server.world.answers._left

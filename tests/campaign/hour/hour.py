@@ -15,7 +15,12 @@ from pathlib import Path
 from random import Random
 
 from campaign.hour.actions import BY_OTHERS, BY_US, INSTANT, NAMES, Action
-from campaign.hour.faults import NONSENSE, answer_nonsense, calm, is_well
+from campaign.hour.faults import (
+    INVALID_ANSWERS,
+    end_faults,
+    is_healthy,
+    script_invalid_answers,
+)
 from campaign.hour.killing import copy_as_killed
 from campaign.hour.oracle import Oracle, Seen
 from proof.oracle import (
@@ -91,7 +96,7 @@ class Hour:
 
     def _next_action(self) -> Action | str:
         if not self._pending:
-            nonsense = list(NONSENSE)
+            nonsense = list(INVALID_ANSWERS)
             lives = [KILLED, KILLED, KILLED, CLOSED]
             self._pending = [*BY_US, *BY_OTHERS, *INSTANT, *nonsense, *lives]
             self.chance.shuffle(self._pending)
@@ -119,7 +124,9 @@ class Hour:
         elif action == SERVER_AWAY:
             await self._stop_server_for_a_day()
         elif isinstance(action, str):
-            self.steps.append(f"  {answer_nonsense(self.server, self.chance, action)}")
+            self.steps.append(
+                f"  {script_invalid_answers(self.server, self.chance, action)}"
+            )
         elif action in INSTANT:
             await self._run_action(action)
         else:
@@ -251,7 +258,7 @@ class Hour:
 
     async def _refresh_fails(self) -> bool:
         """Refresh once; return whether that failed, which faults may cause."""
-        well, last = is_well(self.server), self.manager._reconciler.last_state
+        well, last = is_healthy(self.server), self.manager._reconciler.last_state
         try:
             await self.manager.refresh()
         except OllamaError as error:
@@ -299,7 +306,7 @@ class Hour:
 
     async def _settle(self) -> None:
         """End all faults and operations; then everything must be right."""
-        calm(self.server, self.chance)
+        end_faults(self.server, self.chance)
         await self._cancel_tasks(*self._running)
         self._running.clear()
         await self._pause(self.chance.uniform(12.0, 20.0))

@@ -29,7 +29,7 @@ from herdbook.core import (
     UnloadReason,
 )
 from herdbook.core.observer import NoObserver
-from herdbook.core.reconcile.reconciler import SECOND_LOOK_S
+from herdbook.core.reconcile.reconciler import RECHECK_WAIT_S
 from herdbook.events import facts
 from herdbook.events.facts import Fact
 from herdbook.events.recorded import RecordedEvent
@@ -263,7 +263,7 @@ async def test_only_the_missing_runner_waits_for_a_second_look() -> None:
         await manager.load(NAME)
         await server.unload(NAME)
         refreshing = asyncio.create_task(manager.refresh())
-        await server.clock.sleep(SECOND_LOOK_S / 2)
+        await server.clock.sleep(RECHECK_WAIT_S / 2)
         await server.copy("llama3.1:8b", "made")
         assert (await manager.get_status(NAME)).stale_since is not None
 

@@ -8,7 +8,13 @@ import zlib
 
 import httpx
 import pytest
-from support.gateway_fixture import OK, Uses, gateway, request_of, scripted
+from support.gateway.scripted import (
+    OK,
+    CollectedUses,
+    gateway,
+    request_of,
+    scripted_server,
+)
 
 from herdbook.gateway.access.checks import Caller
 from herdbook.gateway.access.limits import Limits
@@ -57,8 +63,8 @@ async def test_transcription_is_a_use_of_its_model() -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
         writer.write(body)
 
-    uses = Uses()
-    async with scripted(script) as server, gateway(server.url, uses) as address:
+    uses = CollectedUses()
+    async with scripted_server(script) as server, gateway(server.url, uses) as address:
         async with httpx.AsyncClient() as client:
             await client.post(
                 f"{address}/v1/audio/transcriptions",
@@ -91,8 +97,8 @@ async def test_tokens_of_a_compressed_answer_are_recorded(
             writer.write(whole[at : at + 50])
             await writer.drain()
 
-    uses = Uses()
-    async with scripted(script) as server, gateway(server.url, uses) as address:
+    uses = CollectedUses()
+    async with scripted_server(script) as server, gateway(server.url, uses) as address:
         async with httpx.AsyncClient() as client:
             asked = client.stream("POST", f"{address}/api/chat", json={"model": "m"})
             async with asked as answer:
@@ -139,7 +145,7 @@ async def test_server_compresses_no_answer_that_the_gateway_must_read(
         return Caller(name="ann", actor="api:ann", role="admin", limits=limits)
 
     async with (
-        scripted(script) as server,
+        scripted_server(script) as server,
         gateway(server.url, authenticate=authenticate) as address,
         httpx.AsyncClient(base_url=address) as client,
     ):

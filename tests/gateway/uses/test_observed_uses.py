@@ -9,7 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
-from support.recordings.gateway import Place, place, second_gateway
+from support.gateway.recording import (
+    RecordingGateway,
+    recording_gateway,
+    second_gateway,
+)
 
 from herdbook.core import Cause, ManagerSettings, ModelManager
 from herdbook.core.reconcile import use_watch
@@ -29,12 +33,12 @@ def generate(**more: Any) -> dict[str, Any]:
     return {"model": MODEL, "prompt": "hi", "options": {"num_predict": 3}, **more}
 
 
-async def observed(there: Place) -> int:
+async def observed(there: RecordingGateway) -> int:
     events = await there.events(ModelUsed)
     return sum(event.cause is Cause.OBSERVED for event in events)
 
 
-async def refresh_until(there: Place, observed_uses: int) -> None:
+async def refresh_until(there: RecordingGateway, observed_uses: int) -> None:
     async with asyncio.timeout(10):
         while await observed(there) < observed_uses:
             await there.manager.refresh()
@@ -42,7 +46,7 @@ async def refresh_until(there: Place, observed_uses: int) -> None:
 
 
 async def test_relayed_uses_are_not_observed_again() -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         await there.http.post("/api/generate", json=generate())
         for _ in range(10):
             await there.http.post("/api/generate", json=generate())
@@ -56,7 +60,7 @@ async def test_relayed_uses_are_not_observed_again() -> None:
 
 
 async def test_use_that_is_being_relayed_is_not_observed() -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         await there.http.post("/api/generate", json=generate())
         await there.wait_for(ModelUsed)
         body = generate(stream=True, options={"num_predict": 40})
@@ -70,7 +74,7 @@ async def test_use_that_is_being_relayed_is_not_observed() -> None:
 
 
 async def test_load_that_a_refresh_sees_first_is_by_the_client() -> None:
-    async with place(tokens=True) as there:
+    async with recording_gateway(tokens=True) as there:
         key = {"Authorization": "Bearer key-ann"}
         body = generate(stream=True, options={"num_predict": 40})
         asked = there.http.stream("POST", "/api/generate", json=body, headers=key)
@@ -84,7 +88,7 @@ async def test_load_that_a_refresh_sees_first_is_by_the_client() -> None:
 
 
 async def test_load_through_the_gateway_is_a_renewal_by_the_client() -> None:
-    async with place(tokens=True) as there:
+    async with recording_gateway(tokens=True) as there:
         key = {"Authorization": "Bearer key-ann"}
         await there.http.post("/api/generate", json=generate(), headers=key)
         await there.wait_for(ModelUsed)
@@ -99,7 +103,7 @@ async def test_load_through_the_gateway_is_a_renewal_by_the_client() -> None:
 
 
 async def test_use_that_bypasses_the_gateway_is_observed() -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         await there.http.post("/api/generate", json=generate())
         await there.wait_for(ModelUsed)
         await asyncio.sleep(0.3)
@@ -113,7 +117,7 @@ async def test_use_that_bypasses_the_gateway_is_observed() -> None:
 
 async def test_only_the_instance_with_the_gateway_observes(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
-    async with place(log=log) as there:
+    async with recording_gateway(log=log) as there:
         await there.http.post("/api/generate", json=generate())
         await there.wait_for(ModelUsed)
         await asyncio.sleep(0.3)
@@ -137,7 +141,7 @@ async def test_gateways_of_two_instances_observe_what_bypasses_both(
 ) -> None:
     monkeypatch.setattr(use_watch, "SETTLED_AFTER", timedelta(seconds=0.5))
     log = tmp_path / "herd.db"
-    async with place(log=log) as there, second_gateway(there, log) as other:
+    async with recording_gateway(log=log) as there, second_gateway(there, log) as other:
 
         async def refresh_both() -> None:
             for _ in range(2):

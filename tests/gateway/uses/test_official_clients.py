@@ -11,7 +11,7 @@ import anthropic
 import ollama
 import openai
 import pytest
-from support.gateway_fixture import Uses, gateway, until
+from support.gateway.scripted import CollectedUses, gateway, until
 
 from herdbook.gateway.recording.uses import Use
 from herdbook.sandbox import RealClock, Settings, World, serve
@@ -25,12 +25,12 @@ ASKED: list[Any] = [{"role": "user", "content": "hello"}]
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[tuple[str, Uses]]:
+async def served() -> AsyncIterator[tuple[str, CollectedUses]]:
     """Serve a sandbox and a gateway."""
     world = World(
         models="use", clock=RealClock(speed=100), settings=Settings(token_s=0.01)
     )
-    uses = Uses()
+    uses = CollectedUses()
     async with serve(world) as server, gateway(server, uses) as address:
         yield address, uses
 
@@ -79,7 +79,7 @@ async def copy(address: str, name: str) -> None:
         await client.copy(MODEL, name)
 
 
-async def last(uses: Uses, count: int) -> Use:
+async def last(uses: CollectedUses, count: int) -> Use:
     """Wait until there are as many uses, and return the last one."""
     await until(lambda: len(uses.all) >= count)
     return uses.all[-1]

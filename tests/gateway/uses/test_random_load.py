@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from msgspec import UNSET
-from support.gateway_fixture import raw, until
-from support.recordings.gateway import Place, place
+from support.gateway.recording import RecordingGateway, recording_gateway
+from support.gateway.scripted import raw_connection, until
 
 from herdbook.events.facts import ModelUsed, UseFailed, UseOutcome
 from herdbook.events.verify import verify
@@ -23,7 +23,7 @@ MODELS = ("llama3.2:3b", "smollm2:135m")
 class Client:
     """A client that asks at random, and counts."""
 
-    def __init__(self, there: Place, name: str, seed: int) -> None:
+    def __init__(self, there: RecordingGateway, name: str, seed: int) -> None:
         self.seen: Counter[str] = Counter()
         self._there = there
         self._key = {"Authorization": f"Bearer key-{name}"}
@@ -61,7 +61,7 @@ class Client:
     async def _leave(self, model: str) -> None:
         options = {"num_predict": 100_000}
         body = json.dumps({"model": model, "prompt": "x", "options": options}).encode()
-        async with raw(self._there.address) as client:
+        async with raw_connection(self._there.address) as client:
             client.send(b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\n")
             client.send(b"Authorization: %b\r\n" % self._key["Authorization"].encode())
             client.send(b"Content-Length: %d\r\n\r\n" % len(body) + body)
@@ -70,7 +70,7 @@ class Client:
         self.seen["client_left"] += 1
 
 
-async def recorded(there: Place) -> dict[str, Counter[str]]:
+async def recorded(there: RecordingGateway) -> dict[str, Counter[str]]:
     """Return what the log says, by client."""
     found: dict[str, Counter[str]] = {}
     for event in await there.events(ModelUsed, UseFailed):
@@ -98,7 +98,7 @@ async def test_uses_add_up_to_what_the_clients_counted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(recorder, "COLLECT_S", 0.05)
-    async with place(tokens=True, log=tmp_path / "herd.db") as there:
+    async with recording_gateway(tokens=True, log=tmp_path / "herd.db") as there:
         clients = {f"c{n}": Client(there, f"c{n}", n) for n in range(8)}
         await asyncio.gather(*(client.run(USES) for client in clients.values()))
         total = 8 * USES

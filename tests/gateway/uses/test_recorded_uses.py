@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httptools
 import httpx
 import pytest
-from support.gateway_fixture import gateway
+from support.gateway.scripted import gateway
 from support.recordings.wire import WIRE
 
 from herdbook.sandbox import RealClock, Settings, World, serve

@@ -12,8 +12,8 @@ import httpx
 import msgspec
 import pytest
 from structlog.testing import capture_logs
-from support.gateway_fixture import raw, until
-from support.recordings.gateway import Place, place
+from support.gateway.recording import RecordingGateway, recording_gateway
+from support.gateway.scripted import raw_connection, until
 
 from herdbook.core import ModelManager, ModelState, RecordedEvent
 from herdbook.events.errors import StoreFullError
@@ -47,7 +47,7 @@ def generate(model: str = MODEL, **more: Any) -> dict[str, Any]:
 
 async def test_a_use_is_recorded_with_its_measures() -> None:
     before = datetime.now(UTC)
-    async with place() as there:
+    async with recording_gateway() as there:
         answer = await there.http.post("/api/generate", json=generate())
         assert answer.status_code == 200
         (event,) = await there.wait_for(ModelUsed)
@@ -71,7 +71,7 @@ async def test_a_use_is_recorded_with_its_measures() -> None:
 
 
 async def test_the_client_is_the_actor_of_the_changes_it_caused() -> None:
-    async with place(tokens=True) as there:
+    async with recording_gateway(tokens=True) as there:
         key = {"Authorization": "Bearer key-ann"}
         await there.http.post("/api/generate", json=generate(), headers=key)
         await there.wait_for(ModelUsed)
@@ -115,7 +115,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str, str]] = {
 @pytest.mark.parametrize("path", CHANGES)
 async def test_each_change_has_the_client_as_its_actor(path: str) -> None:
     body, name, expected = CHANGES[path]
-    async with place(tokens=True) as there:
+    async with recording_gateway(tokens=True) as there:
         key = {"Authorization": "Bearer key-ann"}
         answer = await there.http.post(path, json=body, headers=key)
         assert answer.status_code == 200, answer.text
@@ -143,7 +143,7 @@ async def test_each_change_has_the_client_as_its_actor(path: str) -> None:
 
 
 async def test_uses_that_end_together_become_one_event() -> None:
-    async with place(tokens=True) as there:
+    async with recording_gateway(tokens=True) as there:
         await there.http.post(
             "/api/generate", json=generate(), headers={"X-Api-Key": "key-ann"}
         )
@@ -169,7 +169,7 @@ async def test_uses_that_end_together_become_one_event() -> None:
 
 
 async def test_a_name_is_recorded_as_the_server_spells_it() -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         for name in ("LLAMA3.2:3B", "registry.ollama.ai/library/llama3.2:3b"):
             await there.http.post("/api/generate", json=generate(name))
         await until_uses(there, 2)
@@ -178,11 +178,11 @@ async def test_a_name_is_recorded_as_the_server_spells_it() -> None:
 
 
 async def test_a_client_that_left_is_recorded() -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         await there.http.post("/api/generate", json=generate())
         await there.wait_for(ModelUsed)
         body = b'{"model":"llama3.2:3b","prompt":"x","options":{"num_predict":5000}}'
-        async with raw(there.address) as client:
+        async with raw_connection(there.address) as client:
             client.send(b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\n")
             client.send(b"Content-Length: %d\r\n\r\n" % len(body) + body)
             await client.head()
@@ -195,7 +195,7 @@ async def test_a_client_that_left_is_recorded() -> None:
 
 
 async def test_a_request_that_the_server_refused_changes_no_state() -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         tools = [{"type": "function", "function": {"name": "x"}}]
         refused = {"model": "nomic-embed-text", "messages": [{}], "tools": tools}
         answer = await there.http.post("/api/chat", json=refused)
@@ -210,7 +210,7 @@ async def test_a_request_that_the_server_refused_changes_no_state() -> None:
 
 
 async def test_an_endpoint_that_the_server_lacks_is_not_a_missing_model() -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         answer = await there.http.post("/v1/systemone", json={"model": MODEL})
         assert (answer.status_code, answer.text) == (404, "404 page not found")
         (event,) = await there.wait_for(UseFailed)
@@ -219,7 +219,7 @@ async def test_an_endpoint_that_the_server_lacks_is_not_a_missing_model() -> Non
 
 
 async def test_a_model_that_does_not_exist_is_not_an_error_of_the_gateway() -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         answer = await there.http.post("/api/generate", json=generate("nosuch:1b"))
         assert answer.status_code == 404
         assert answer.json() == {"error": "model 'nosuch:1b' not found"}
@@ -231,7 +231,7 @@ async def test_a_model_that_does_not_exist_is_not_an_error_of_the_gateway() -> N
 
 
 async def test_a_model_that_the_log_does_not_know_is_found_by_its_use() -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         async with httpx.AsyncClient(base_url=there.manager._client.base_url) as other:
             copied = {"source": MODEL, "destination": "mine"}
             await other.post("/api/copy", json=copied)
@@ -241,7 +241,7 @@ async def test_a_model_that_the_log_does_not_know_is_found_by_its_use() -> None:
 
 
 async def test_a_load_and_an_unload_are_recorded_as_such() -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         await there.http.post("/api/generate", json={"model": MODEL})
         await there.wait_for_state(MODEL, ModelState.LOADED)
         unload = {"model": MODEL, "keep_alive": 0}
@@ -251,7 +251,7 @@ async def test_a_load_and_an_unload_are_recorded_as_such() -> None:
 
 
 async def test_a_use_is_recorded_before_an_unload_that_follows_it() -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         await there.http.post("/api/generate", json=generate())
         await there.wait_for(ModelUsed)
         await there.http.post("/api/generate", json=generate())
@@ -268,7 +268,7 @@ async def test_uses_before_a_deletion_are_recorded_or_counted(
 ) -> None:
     monkeypatch.setattr(recorder, "COLLECT_S", 100.0)
     log = tmp_path / "herd.db"
-    async with place(log=log) as there:
+    async with recording_gateway(log=log) as there:
         await there.manager.load(MODEL)
         await there.http.post("/api/generate", json=generate())
         # A model that is gone before the log knows it.
@@ -299,7 +299,7 @@ def not_recorded(logs: Sequence[Mapping[str, Any]]) -> int:
 async def test_uses_are_counted_while_the_log_is_full_and_recorded_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         await there.http.post("/api/generate", json=generate())
         await there.wait_for(ModelUsed)
         store = there.manager._storage.store
@@ -326,7 +326,7 @@ async def test_uses_are_counted_while_the_log_is_full_and_recorded_later(
 async def test_a_strict_gateway_refuses_uses_while_the_log_is_full(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with place(strict=True) as there:
+    async with recording_gateway(strict=True) as there:
         await there.http.post("/api/generate", json=generate())
         await there.wait_for(ModelUsed)
         store = there.manager._storage.store
@@ -352,7 +352,7 @@ async def test_uses_that_are_left_are_recorded_when_the_gateway_stops(
 ) -> None:
     monkeypatch.setattr(recorder, "COLLECT_S", 100.0)
     log = tmp_path / "herd.db"
-    async with place(log=log) as there:
+    async with recording_gateway(log=log) as there:
         await there.http.post("/api/generate", json=generate())
         assert await there.events(ModelUsed) == []
     async with ModelManager.open(log, ollama="127.0.0.1:9", refresh=False) as manager:
@@ -363,14 +363,14 @@ async def full(*_: object, **__: object) -> None:
     raise StoreFullError("the log", "disk is full")
 
 
-async def until_uses(there: Place, count: int) -> None:
+async def until_uses(there: RecordingGateway, count: int) -> None:
     async with asyncio.timeout(10):
         while (await there.manager.get_status(MODEL)).uses < count:
             await asyncio.sleep(0.02)
 
 
 async def test_a_request_for_a_role_teaches_the_recommendation() -> None:
-    async with place(tokens=True) as there:
+    async with recording_gateway(tokens=True) as there:
         best = await there.manager.recommend("coding")
         assert best is not None
         key = {"Authorization": "Bearer key-ann"}
@@ -401,7 +401,7 @@ async def test_a_request_for_a_role_teaches_the_recommendation() -> None:
 
 async def test_prompts_and_answers_are_never_recorded(tmp_path: Path) -> None:
     marks = ("zebra-prompt", "zebra-system", "zebra-input")
-    async with place(log=tmp_path / "herd.db") as there:
+    async with recording_gateway(log=tmp_path / "herd.db") as there:
         answer = await there.http.post(
             "/api/generate",
             json={
@@ -422,7 +422,7 @@ async def test_prompts_and_answers_are_never_recorded(tmp_path: Path) -> None:
 
 
 async def test_failed_request_by_role_is_recorded_with_the_role() -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         body = generate("role:general", options={"num_ctx": "x"})
         answer = await there.http.post("/api/generate", json=body)
         assert answer.status_code == 500
@@ -453,7 +453,7 @@ async def test_tokens_of_a_client_that_left_are_estimated(
         "options": {"num_predict": 400},
         **more,
     }
-    async with place() as there:
+    async with recording_gateway() as there:
         async with there.http.stream("POST", path, json=body) as answer:
             received = b""
             async for piece in answer.aiter_raw():
@@ -475,7 +475,7 @@ async def test_tokens_of_a_client_that_left_are_estimated(
 
 
 async def test_prompt_that_was_not_answered_counts_if_the_client_left() -> None:
-    async with place() as there:
+    async with recording_gateway() as there:
         there.world.delays = lambda path: (5.0 * (path == "/api/chat"), 0.0)
         body = {"model": MODEL, "messages": [{"role": "user", "content": "a" * 40_000}]}
         with pytest.raises(httpx.TimeoutException):

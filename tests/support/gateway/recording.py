@@ -25,7 +25,7 @@ from herdbook.gateway.settings import GatewaySettings
 from herdbook.sandbox import RealClock, Settings, World, serve
 
 
-class Place:
+class RecordingGateway:
     """A sandbox, a manager of it and a gateway in front of it."""
 
     def __init__(self, world: World, manager: ModelManager, address: str) -> None:
@@ -65,7 +65,7 @@ def authenticate(secret: str, _: str) -> Caller | None:
 
 
 @asynccontextmanager
-async def place(
+async def recording_gateway(
     *,
     tokens: bool = False,
     strict: bool = False,
@@ -74,7 +74,7 @@ async def place(
     follow: bool = False,
     observer: GatewayObserver = NO_OBSERVER,
     log: Path | str = ":memory:",
-) -> AsyncIterator[Place]:
+) -> AsyncIterator[RecordingGateway]:
     world = World(
         models="some", clock=RealClock(speed=20), settings=Settings(token_s=0.02)
     )
@@ -91,15 +91,15 @@ async def place(
             observer=observer,
         ) as address,
     ):
-        there = Place(world, fleet.home, address)
+        there = RecordingGateway(world, fleet.home, address)
         async with there.http:
             yield there
 
 
 @asynccontextmanager
 async def second_gateway(
-    first: Place, log: Path, *, tokens: bool = False
-) -> AsyncIterator[Place]:
+    first: RecordingGateway, log: Path, *, tokens: bool = False
+) -> AsyncIterator[RecordingGateway]:
     """Serve another gateway on the log of a place, as another instance does."""
     url = first.manager._client.base_url
     async with (
@@ -113,6 +113,6 @@ async def second_gateway(
             failed=lambda: pytest.fail("the gateway stopped"),
         ) as address,
     ):
-        there = Place(first.world, fleet.home, address)
+        there = RecordingGateway(first.world, fleet.home, address)
         async with there.http:
             yield there

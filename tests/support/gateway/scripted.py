@@ -21,7 +21,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-class Uses:
+class CollectedUses:
     """Collects the uses that a gateway reports."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class OneServer:
 @asynccontextmanager
 async def gateway(
     server: str,
-    uses: Uses | None = None,
+    uses: CollectedUses | None = None,
     *,
     authenticate: Authenticate | None = None,
     **settings: Any,
@@ -66,13 +66,13 @@ async def gateway(
     """Serve a gateway on a free port."""
     given = msgspec.structs.replace(GatewaySettings(port=0, plain=True), **settings)
     access = Access(given.host, given.hosts, authenticate)
-    router = OneServer(Upstream("", server, given, uses or Uses(), None))
+    router = OneServer(Upstream("", server, given, uses or CollectedUses(), None))
     served = relaying(given, access, router, failed=lambda: None)
     async with served as address:
         yield address
 
 
-class Server:
+class ScriptedServer:
     """A server that a script answers for.
 
     Attributes:
@@ -102,9 +102,9 @@ class Server:
 
 
 @asynccontextmanager
-async def scripted(script: Script) -> AsyncIterator[Server]:
+async def scripted_server(script: Script) -> AsyncIterator[ScriptedServer]:
     """Run a server whose connections a script answers."""
-    server = Server(script)
+    server = ScriptedServer(script)
     listening = await asyncio.start_server(server.answer, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
     server.url = f"http://127.0.0.1:{port}"
@@ -114,7 +114,7 @@ async def scripted(script: Script) -> AsyncIterator[Server]:
         listening.close()
 
 
-class Raw:
+class RawConnection:
     """A connection of a client that sends any bytes."""
 
     def __init__(
@@ -142,12 +142,14 @@ class Raw:
 
 
 @asynccontextmanager
-async def raw(address: str, *, limit: int = 1 << 16) -> AsyncIterator[Raw]:
+async def raw_connection(
+    address: str, *, limit: int = 1 << 16
+) -> AsyncIterator[RawConnection]:
     """Open a connection to a gateway."""
     url = urlsplit(address)
     reader, writer = await asyncio.open_connection(url.hostname, url.port, limit=limit)
     try:
-        yield Raw(reader, writer)
+        yield RawConnection(reader, writer)
     finally:
         writer.transport.abort()
 
