@@ -11,44 +11,45 @@ from difflib import get_close_matches
 
 from herdbook.core.errors.suggestions import did_you_mean
 
-_INVALID = re.compile(r"Invalid value for '([^']+)': (.+)")
-_NOT_A_NUMBER = re.compile(r"('.*') is not a valid (int|float)\w*(?: range)?")
-_OUT_OF_RANGE = re.compile(r"(\S+) is not in the range (?:(\S+?)<=)?x(?:([<>])=(\S+))?")
-_NOT_A_CHOICE = re.compile(r"'(.*)' is not one of (.+)")
-_NO_OPTION = re.compile(r"No such option: (\S+)(?: \(Possible options: (.+)\))?")
-_NO_COMMAND = re.compile(r"(No such command '.*'\.) Did you mean (.+)\?")
-_EXTRA = re.compile(r"Got unexpected extra arguments?(?:\(s\))? \((.+)\)")
+# As texts, which ``re`` compiles and keeps when they are first needed.
+_INVALID = r"Invalid value for '([^']+)': (.+)"
+_NOT_A_NUMBER = r"('.*') is not a valid (int|float)\w*(?: range)?"
+_OUT_OF_RANGE = r"(\S+) is not in the range (?:(\S+?)<=)?x(?:([<>])=(\S+))?"
+_NOT_A_CHOICE = r"'(.*)' is not one of (.+)"
+_NO_OPTION = r"No such option: (\S+)(?: \(Possible options: (.+)\))?"
+_NO_COMMAND = r"(No such command '.*'\.) Did you mean (.+)\?"
+_EXTRA = r"Got unexpected extra arguments?(?:\(s\))? \((.+)\)"
 
 
 def plain_message(message: str) -> str:
     """Return a message of Typer in plain English, without a full stop at its end."""
     text = " ".join(message.split()).rstrip(".")
-    if found := _INVALID.fullmatch(text):
+    if found := re.fullmatch(_INVALID, text):
         return _value_message(*found.groups()) or text
-    if found := _NO_OPTION.fullmatch(text):
+    if found := re.fullmatch(_NO_OPTION, text):
         # Typer sorts the options by name, not by how near they are.
         nearest = get_close_matches(found[1], (found[2] or "").split(", "), n=1)
         near = f". Did you mean '{nearest[0]}'?" if nearest else ""
         return f"No such option '{found[1]}'{near}"
-    if found := _NO_COMMAND.fullmatch(text):
+    if found := re.fullmatch(_NO_COMMAND, text):
         return f"{found[1]} Did you mean {found[2].replace(', ', ' or ')}?"
-    if found := _EXTRA.fullmatch(text):
+    if found := re.fullmatch(_EXTRA, text):
         return f"Unexpected argument '{found[1]}'"
     return text
 
 
 def _value_message(name: str, reason: str) -> str:
     """Return what is wrong with a value; empty if the reason is not recognized."""
-    if found := _NOT_A_NUMBER.fullmatch(reason):
+    if found := re.fullmatch(_NOT_A_NUMBER, reason):
         kind = "a whole number" if found[2] == "int" else "a number"
         return f"{name} must be {kind}, not {found[1]}"
-    if found := _OUT_OF_RANGE.fullmatch(reason):
+    if found := re.fullmatch(_OUT_OF_RANGE, reason):
         value, low, sign, bound = found.groups()
         if low:
             return f"{name} must be from {low} to {bound}, not {value}"
         least = "at least" if sign == ">" else "at most"
         return f"{name} must be {least} {bound}, not {value}"
-    if found := _NOT_A_CHOICE.fullmatch(reason):
+    if found := re.fullmatch(_NOT_A_CHOICE, reason):
         known = [each.strip("'") for each in found[2].split(", ")]
         near = did_you_mean(found[1], known)
         if name.startswith("-"):

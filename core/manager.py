@@ -212,7 +212,7 @@ class ModelManager(Commands):
                 log,
                 repository,
                 client,
-                registry or ModelRegistry(),
+                ModelRegistry() if registry is None else registry,
                 clock=clock,
                 settings=settings,
             )

@@ -38,14 +38,13 @@ _WEEKDAYS = (
     "saturday",
     "sunday",
 )
-_AGO = re.compile(r"(\d+) ?([a-z]+?)s?(?: ago)?")
-_ONE_AGO = re.compile(r"(?:an? ([a-z]+) ago|last (minute|hour|week))")
+# As texts, which ``re`` compiles and keeps when they are first needed.
+_AGO = r"(\d+) ?([a-z]+?)s?(?: ago)?"
+_ONE_AGO = r"(?:an? ([a-z]+) ago|last (minute|hour|week))"
 _DAY = f"today|yesterday|(?:last )?(?:{'|'.join(_WEEKDAYS)})"
-_CLOCK = re.compile(
-    rf"(?:({_DAY}) (?:at )?)?(?:at )?(\d{{1,2}}):(\d{{2}})(?::(\d{{2}}))?"
-)
+_CLOCK = rf"(?:({_DAY}) (?:at )?)?(?:at )?(\d{{1,2}}):(\d{{2}})(?::(\d{{2}}))?"
 _NAMED_CLOCK = {"noon": "12:00", "midnight": "00:00"}
-_ISO = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}.*)?")
+_ISO = r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}.*)?"
 
 
 class InvalidTimeError(CallerError):
@@ -67,7 +66,7 @@ def parse_duration(text: str) -> float:
     Raises:
         CallerError: The text is not an interval.
     """
-    found = _AGO.fullmatch(" ".join(text.lower().split()))
+    found = re.fullmatch(_AGO, " ".join(text.lower().split()))
     unit = _SHORT.get(found[2], found[2]) if found else ""
     if found is None or unit not in _SECONDS or len(found[1]) > 6:
         raise CallerError(
@@ -162,16 +161,16 @@ class Now(NamedTuple):
             words = re.sub(rf"\b{name}$", clock_text, words)
         if re.fullmatch(_DAY, words):
             return self._parse_clock(words, "0", "0", None)
-        if one := _ONE_AGO.fullmatch(words):
+        if one := re.fullmatch(_ONE_AGO, words):
             words = f"1 {one[1] or one[2]}"
-        if ago := _AGO.fullmatch(words):
+        if ago := re.fullmatch(_AGO, words):
             unit = _SHORT.get(ago[2], ago[2])
             if unit not in _SECONDS:
                 raise ValueError(unit)
             return self.at - timedelta(seconds=int(ago[1]) * _SECONDS[unit])
-        if clock := _CLOCK.fullmatch(words):
+        if clock := re.fullmatch(_CLOCK, words):
             return self._parse_clock(*clock.groups())
-        if not _ISO.fullmatch(words.upper()):
+        if not re.fullmatch(_ISO, words.upper()):
             raise ValueError(words)
         return self._zoned(datetime.fromisoformat(words.upper()))
 

@@ -19,12 +19,13 @@ _TYPES: Final = {
 _UNITS: Final = {"str": "characters", "array": "entries", "object": "entries"}
 _LIMITS: Final = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
 
-_AT: Final = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
-_FIELD: Final = re.compile(r"Object (missing required|contains unknown) field `(.+)`")
-_TYPE: Final = re.compile(r"Expected `(.+)`, got `(.+)`")
-_BOUND: Final = re.compile(r"Expected `\w+` (>=|<=|>|<) (\S+)")
-_LENGTH: Final = re.compile(r"Expected `(\w+)` of length (>=|<=) (\d+)")
-_VALUE: Final = re.compile(r"Invalid enum value (.+)")
+# As texts, which ``re`` compiles and keeps when they are first needed.
+_AT: Final = r" - at `(?:key in )?\$\.?(.*)`$"
+_FIELD: Final = r"Object (missing required|contains unknown) field `(.+)`"
+_TYPE: Final = r"Expected `(.+)`, got `(.+)`"
+_BOUND: Final = r"Expected `\w+` (>=|<=|>|<) (\S+)"
+_LENGTH: Final = r"Expected `(\w+)` of length (>=|<=) (\d+)"
+_VALUE: Final = r"Invalid enum value (.+)"
 
 
 class Violation(NamedTuple):
@@ -51,21 +52,21 @@ class Violation(NamedTuple):
 
 def violation(message: str) -> Violation:
     """Read a message of msgspec's ``ValidationError`` or ``DecodeError``."""
-    found = _AT.search(message)
+    found = re.search(_AT, message)
     path = found[1].replace("[...]", "") if found else ""
     text = message[: found.start()] if found else message
-    if field := _FIELD.fullmatch(text):
+    if field := re.fullmatch(_FIELD, text):
         path = f"{path}.{field[2]}" if path else field[2]
         is_missing = field[1].startswith("missing")
         return Violation(path, "is missing" if is_missing else "is unknown")
-    if value := _VALUE.fullmatch(text):
+    if value := re.fullmatch(_VALUE, text):
         return Violation(path, f"cannot be {value[1]}", value[1].strip("'"))
-    if type_ := _TYPE.fullmatch(text):
+    if type_ := re.fullmatch(_TYPE, text):
         return Violation(path, f"must be {_types(type_[1])}, not {_types(type_[2])}")
-    if length := _LENGTH.fullmatch(text):
+    if length := re.fullmatch(_LENGTH, text):
         limit = f"{_LIMITS[length[2]]} {length[3]} {_UNITS.get(length[1], 'bytes')}"
         return Violation(path, f"must have {limit}")
-    if bound := _BOUND.fullmatch(text):
+    if bound := re.fullmatch(_BOUND, text):
         return Violation(
             path, f"must be {_LIMITS[bound[1]]} {bound[2].removesuffix('.0')}"
         )

@@ -115,7 +115,7 @@ class Fleet:
             CallerError: An argument is not valid.
         """
         clock, settings = clock or SystemClock(), settings or ManagerSettings()
-        registry = registry or ModelRegistry()
+        registry = ModelRegistry() if registry is None else registry
         if node is not None:
             check_node(node)
         base_url(server_setting(ollama))

@@ -9,9 +9,7 @@ model and key, and nothing from the file is used.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, TypeAlias, TypeVar
 
@@ -160,8 +158,9 @@ def key_of(name: str) -> str:
 
 def shipped() -> Catalogue:
     """Return the catalogue that is part of Herdbook."""
-    text = files(__package__).joinpath("catalogue.toml").read_text("utf-8")
-    return parse(tomllib.loads(text), origin="catalogue.toml")
+    file = Path(__file__).with_name("catalogue.toml")
+    data = read_toml(file, "catalogue", InvalidCatalogueError)
+    return parse(data, origin=file.name)
 
 
 def read(path: Path) -> Catalogue:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -183,17 +184,34 @@ def parse_role(role: ModelRole | str) -> ModelRole:
 
 
 class ModelRegistry:
-    """The models that are known before they are on the server."""
+    """The models that are known before they are on the server.
+
+    The shipped catalogue is read when a model is first looked up: most commands meet no
+    new model, and reading it takes 3% of the time of ``herdbook ls``.
+
+    Args:
+        source: The catalogue; None for the shipped one.
+    """
 
     def __init__(self, source: Catalogue | None = None) -> None:
-        self._catalogue = catalogue.shipped() if source is None else source
+        self._source = source
+
+    @cached_property
+    def _catalogue(self) -> Catalogue:
+        return catalogue.shipped() if self._source is None else self._source
+
+    @cached_property
+    def _models(self) -> dict[str, KnownModel]:
         known = {k: _known(k, entry) for k, entry in self._catalogue.entries.items()}
         ranks = _ranks(self._catalogue, known)
-        self._models = {
+        return {
             key: msgspec.structs.replace(model, ranks=ranks.get(key, {}))
             for key, model in known.items()
         }
-        self._by_words = {
+
+    @cached_property
+    def _by_words(self) -> dict[tuple[str, ...], KnownModel]:
+        return {
             words_of(key): model
             for key, model in self._models.items()
             if "/" not in key

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 from herdbook.core.errors import CallerError
@@ -43,6 +42,8 @@ def parse_toml(
     Raises:
         CallerError: As ``refused``: the content is not TOML.
     """
+    import tomllib  # noqa: PLC0415 - few calls read one, and it compiles patterns
+
     try:
         return tomllib.loads(content.decode())
     except UnicodeDecodeError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from typing import Final
 
@@ -19,6 +18,8 @@ def page_text(text: str) -> str:
     """Return the title of a page, or else its words; other texts as they are."""
     if not text.lstrip().startswith("<"):
         return text
+    import html  # noqa: PLC0415 - few servers send pages
+
     title = _TITLE.search(text)
     words = html.unescape(title[1] if title else _TAG.sub(" ", text))
     return " ".join(words.split()) or "an HTML page"

@@ -5,11 +5,11 @@ The SQL is in ``sql/*.sql`` and is read once, when this module is imported.
 
 from __future__ import annotations
 
-from importlib.resources import files
+from pathlib import Path
 
 from herdbook.events.shared.named_queries import named_queries
 
-_SQL = files("herdbook.events.postgres") / "sql"
+_SQL = Path(__file__).with_name("sql")
 
 QUERIES = {
     name: text.encode()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from importlib.resources import files
+from pathlib import Path
 from typing import NamedTuple
 
 from herdbook.events.codec import column_text
@@ -16,7 +16,7 @@ from herdbook.events.shared.named_queries import named_queries
 APPLICATION_ID = 0x48455244
 """The application id in the header of a Herdbook log: ``HERD`` in ASCII."""
 
-_SQL = files("herdbook.events.sqlite") / "sql"
+_SQL = Path(__file__).with_name("sql")
 
 CONNECTION = (_SQL / "connection.sql").read_text("utf-8")
 """The statements that set up every connection."""
