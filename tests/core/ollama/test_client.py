@@ -233,7 +233,10 @@ async def test_refresh_has_its_own_deadline() -> None:
 
 async def test_answers_after_a_late_list_still_count() -> None:
     clock, listed, answered = ManualClock(), asyncio.Event(), asyncio.Event()
-    answers = {"/api/tags": {"models": []}, "/api/ps": {"models": []}}
+    answers: dict[str, object] = {
+        "/api/tags": {"models": []},
+        "/api/ps": {"models": []},
+    }
 
     async def serve(request: httpx.Request) -> httpx.Response:
         path = request.url.path
