@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from herdbook.cli.invocation import Invocation
-from herdbook.core import Fleet, HerdbookError, ManagerSettings
+from herdbook.core import Fleet, ManagerSettings
 from herdbook.core.concurrency.stopping import Stop, stoppable
 from herdbook.gateway.access.checks import Authenticate, Caller
 from herdbook.gateway.access.limits import Limits
 from herdbook.gateway.observer import NO_OBSERVER, GatewayObserver
 from herdbook.gateway.run import listen_address, serve_gateway
 from herdbook.gateway.settings import GatewaySettings
-from herdbook.service.auth.rate_limit import FailedLogins
 from herdbook.service.auth.token_reload import TokenReloader
 from herdbook.service.auth.tokens import Token, Tokens, take_from_environment
 from herdbook.service.metrics_server import gateway_metrics
@@ -30,12 +28,6 @@ if TYPE_CHECKING:
 
 REFRESH_EVERY_S = 10.0
 """Seconds between two refreshes of the server."""
-
-FAILURES = 10
-"""Unknown tokens that an address may send within ``FAILURES_WITHIN_S``."""
-
-FAILURES_WITHIN_S = 60.0
-"""Seconds after which unknown tokens of an address are forgotten."""
 
 
 class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,21 +80,13 @@ def authenticator(fixed: tuple[Token, ...], file: Path | None) -> Authenticate |
     if not source.tokens:
         return None
     known = Tokens(source.tokens)
-    failures = FailedLogins(
-        most=FAILURES, within_s=FAILURES_WITHIN_S, clock=time.monotonic
-    )
 
-    def authenticate(secret: str, address: str) -> Caller | None:
+    def authenticate(secret: str) -> Caller | None:
         nonlocal known
         if source.refresh():
             known = Tokens(source.tokens)
-        try:
-            failures.check(address)
-        except HerdbookError:  # too many unknown tokens: this one is not checked
-            return None
         user = known.principal(secret)
         if user is None:
-            failures.add(address)
             return None
         limits = Limits(**msgspec.structs.asdict(user.limits))
         role = user.role.value

@@ -53,9 +53,8 @@ _PREFLIGHT: Final = b"access-control-request-method"
 _BROWSER: Final = Caller(name="", actor="", role=READ)
 """Who sends such a request, which names nobody and uses no model."""
 
-Authenticate: TypeAlias = Callable[[str, str], Caller | None]
-"""Returns who a token belongs to, or None for an unknown token. The arguments are the
-token and the address of the client."""
+Authenticate: TypeAlias = Callable[[str], Caller | None]
+"""Returns who a token belongs to, or None for an unknown token."""
 
 
 class Access:
@@ -158,7 +157,7 @@ class Access:
         secrets = {_secret(key) for key in keys}
         if len(secrets) != 1:
             raise Refusal(401, "Send a token: Authorization: Bearer TOKEN.")
-        found = self._authenticate(secrets.pop(), address)
+        found = self._authenticate(secrets.pop())
         if found is None:
             raise Refusal(401, "Unknown token.")
         return found

@@ -141,7 +141,7 @@ async def test_server_compresses_no_answer_that_the_gateway_must_read(
         heads.append((await request_of(reader))[0].lower())
         writer.write(OK)
 
-    def authenticate(_: str, __: str) -> Caller:
+    def authenticate(_: str) -> Caller:
         return Caller(name="ann", actor="api:ann", role="admin", limits=limits)
 
     async with (

@@ -292,7 +292,7 @@ async def test_every_call_of_the_anthropic_client() -> None:
 
 
 async def test_a_refusal_is_an_error_of_the_client() -> None:
-    def nobody(_secret: str, _address: str) -> None:
+    def nobody(_secret: str) -> None:
         return None
 
     async with gateway("http://127.0.0.1:9", authenticate=nobody) as address:

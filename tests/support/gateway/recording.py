@@ -58,7 +58,7 @@ LIMITS: dict[str, Limits] = {}
 """The limits of tokens by name, for tests that set some."""
 
 
-def authenticate(secret: str, _: str) -> Caller | None:
+def authenticate(secret: str) -> Caller | None:
     name = secret.removeprefix("key-")
     limits = LIMITS.get(name, UNLIMITED)
     return Caller(name=name, actor=f"api:{name}", role="admin", limits=limits)
