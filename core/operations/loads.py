@@ -399,6 +399,7 @@ class Loader:
         for other, version in versions.items():
             if self._repository.version(other) != version and await self._runner(other):
                 continue
+            await self._reconciler.uses.record_ended(other)
 
             def decide(status: ModelStatus | None) -> Sequence[Fact]:
                 loaded = status is not None and status.state is ModelState.LOADED
@@ -442,6 +443,7 @@ class Loader:
             pulled = status is not None and status.activity is Activity.PULL
             return () if gone or pulled else (deleted,)
 
+        await self._reconciler.uses.record_ended(name)
         await self._repository.decide(name, decide, cause=Cause.COMMAND)
 
     def _status(self, name: str) -> ModelStatus:

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from herdbook.core.errors import InvalidNameError, WrongExpectedVersionError
 from herdbook.core.history.read_model import ReadModel
 from herdbook.core.reconcile.reconciler import Reconciler
-from herdbook.core.reconcile.use_watch import Relayed
+from herdbook.core.reconcile.use_watch import RelayedUses
 from herdbook.core.repository import ATTEMPTS, ModelRepository
 from herdbook.events.facts import ModelUsed, UseFailed, UsesNotRecorded
 from herdbook.events.recorded import Cause
@@ -51,18 +51,15 @@ class Uses:
         except InvalidNameError:
             return None
 
-    def relaying(
-        self, unrecorded: Callable[[], Mapping[str, Relayed]]
-    ) -> AbstractAsyncContextManager[None]:
+    def relaying(self, relayed: RelayedUses) -> AbstractAsyncContextManager[None]:
         """Let a gateway record the uses that it relays, while the block runs.
 
         They move the expiry of runners like other uses, and are not observed again.
 
         Args:
-            unrecorded: Returns the models, by canonical name, with requests that the
-                gateway relays now or has not recorded yet.
+            relayed: The uses that the gateway has not recorded yet.
         """
-        return self._reconciler.uses.relaying(unrecorded)
+        return self._reconciler.uses.relaying(relayed)
 
     async def refresh(self, actors: Mapping[str, str]) -> None:
         """Refresh, and record the changes of some models with their actors.

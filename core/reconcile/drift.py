@@ -308,11 +308,11 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         return ModelUnloaded(reason=reason, evicted_by=evicted_by), cause
 
     def _reason(self, status: ModelStatus) -> tuple[UnloadReason, str | None]:
+        if self.restarted:
+            return UnloadReason.SERVER_RESTARTED, None
         gone = status.runner
         if gone is None:
             return UnloadReason.UNKNOWN, None
-        if self.restarted:
-            return UnloadReason.SERVER_RESTARTED, None
         if any(runner.digest == gone.digest for runner in self.state.runners):
             return UnloadReason.MODEL_REPLACED, None
         if self._expired(gone):  # a deferred unload ends the keep-alive too

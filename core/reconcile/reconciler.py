@@ -58,7 +58,10 @@ from herdbook.events.errors import (
 from herdbook.events.facts import (
     CapabilitiesDetected,
     Fact,
+    ModelUnloaded,
+    ModelUpdated,
     ModelUsed,
+    ModelVanished,
     NodeLost,
     NodeReached,
 )
@@ -101,6 +104,10 @@ MOST_WARNINGS = 5
 _UNREACHABLE = (NodeUnreachableError, NodeTimeoutError)
 _SERVER_ERRORS = (*_UNREACHABLE, BadAnswerError, BusyServerError, RefusedError)
 """Errors about the server, not about a model."""
+
+_FOLLOWS_USES = (ModelUnloaded, ModelUpdated, ModelVanished)
+"""Facts that are recorded after the relayed uses that ended before: after these the
+model is no longer what was used, or no longer in memory."""
 
 
 class Reconciler:
@@ -323,10 +330,7 @@ class Reconciler:
         comparison = msgspec.structs.replace(comparison, changed=changed | unexplained)
         _warn_of(comparison.newly_unreadable)
         for number, name in enumerate(comparison.names(), start=1):
-            for drift in comparison.drifts_of(name):
-                actor = actors.get(name) or self.uses.client_behind(name, drift.facts)
-                if not await self._record(drift, recovered, actor):
-                    break  # later facts were decided at the version after this one
+            await self._record_drifts_of(name, comparison, recovered, actors)
             if number % COMPARE_BATCH == 0:
                 await asyncio.sleep(0)
         self._unload_requested &= {runner.digest for runner in state.runners}
@@ -336,6 +340,23 @@ class Reconciler:
             lost = comparison.lost_all_runners()
             self._client.held.complete(restarted=restarted or lost)
         return state
+
+    async def _record_drifts_of(
+        self,
+        name: str,
+        comparison: Comparison,
+        recovered: Collection[str],
+        actors: Mapping[str, str],
+    ) -> None:
+        """Record the drifts of a model, after the relayed uses that ended before."""
+        uses = 0
+        for drift in comparison.drifts_of(name):
+            actor = actors.get(name) or self.uses.client_behind(name, drift.facts)
+            if any(isinstance(fact, _FOLLOWS_USES) for fact in drift.facts):
+                uses += await self.uses.record_ended(name)
+            later = msgspec.structs.replace(drift, at_version=drift.at_version + uses)
+            if not await self._record(later, recovered, actor):
+                break  # later facts were decided at the version after this one
 
     def _names_of(
         self,
@@ -378,6 +399,7 @@ class Reconciler:
 
     async def _lost(self, error: OllamaError) -> None:
         if self._repository.node_status().reached:
+            await self.uses.record_ended()  # the server answered them while it could
             await self._record_node(NodeLost(kind=error.kind, message=str(error)))
 
     def _fence(self) -> Fence | None:

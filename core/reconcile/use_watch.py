@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from herdbook.core.concurrency.work_tracker import WorkTracker
 from herdbook.core.reconcile.observed_uses import Sighting, UseEvidence, sightings
@@ -29,6 +29,29 @@ class Relayed(NamedTuple):
     changes: bool = False
 
 
+class RelayedUses(Protocol):
+    """The uses that a gateway has not recorded yet."""
+
+    def unrecorded(self) -> Mapping[str, Relayed]:
+        """Return the models with requests that run, or are not recorded yet.
+
+        The key is the canonical name.
+        """
+        ...
+
+    async def record_ended(self, name: str | None = None) -> int:
+        """Record the requests that have ended, before what ended after them.
+
+        Args:
+            name: Canonical name of the model whose requests are recorded; None for
+                those of all models.
+
+        Returns:
+            How many events were recorded.
+        """
+        ...
+
+
 class UseWatch:
     """Collects the evidence of uses by other programs.
 
@@ -41,7 +64,7 @@ class UseWatch:
         self._sightings: dict[str, Sighting] = {}
         self._unsettled: dict[str, list[Sighting]] = {}
         self._recorded_at: dict[str, datetime] = {}
-        self._unrecorded: Callable[[], Mapping[str, Relayed]] | None = None
+        self._relayed: RelayedUses | None = None
         self._relayed_elsewhere = False
 
     @property
@@ -56,23 +79,35 @@ class UseWatch:
         self._recorded_at = {}
 
     @asynccontextmanager
-    async def relaying(
-        self, unrecorded: Callable[[], Mapping[str, Relayed]]
-    ) -> AsyncIterator[None]:
+    async def relaying(self, relayed: RelayedUses) -> AsyncIterator[None]:
         """Leave uses that a gateway relays to it, while the block runs.
 
         Only instances with a gateway observe uses meanwhile: others do not know which
         uses the gateway has not recorded yet.
 
         Args:
-            unrecorded: Returns the models with requests that are not recorded yet.
+            relayed: The uses that the gateway has not recorded yet.
         """
-        self._unrecorded = unrecorded
+        self._relayed = relayed
         try:
             async with self._changes.relaying():
                 yield
         finally:
-            self._unrecorded = None
+            self._relayed = None
+
+    async def record_ended(self, name: str | None = None) -> int:
+        """Record relayed uses that have ended, before what ended after them.
+
+        The gateway records once a second. Without this, a model that was unloaded
+        meanwhile would be recorded as unloaded, and then as used and so as loaded.
+
+        Args:
+            name: Canonical name of the model that was used; None for all models.
+
+        Returns:
+            How many events were recorded.
+        """
+        return 0 if self._relayed is None else await self._relayed.record_ended(name)
 
     def client_behind(self, name: str, facts: Collection[Fact]) -> str | None:
         """Return the client of the gateway whose request led to a change.
@@ -84,11 +119,14 @@ class UseWatch:
         Returns:
             The actor; None if no request is known that may have led to it.
         """
-        relayed = None if self._unrecorded is None else self._unrecorded().get(name)
+        relayed = self._unrecorded().get(name)
         if relayed is None:
             return None
         loads = any(isinstance(fact, ModelLoaded | RunnerChanged) for fact in facts)
         return relayed.actor if relayed.changes or loads else None
+
+    def _unrecorded(self) -> Mapping[str, Relayed]:
+        return {} if self._relayed is None else self._relayed.unrecorded()
 
     def recorded(self, name: str, at: datetime) -> None:
         """Note that an observed use of a model was recorded."""
@@ -116,13 +154,12 @@ class UseWatch:
         self._sightings = sightings(
             self._sightings, previous, state, restarted=restarted
         )
-        relays = self._unrecorded
         others_relay = self._changes.relay_mark in announced
-        self._relayed_elsewhere = relays is None and others_relay
+        self._relayed_elsewhere = self._relayed is None and others_relay
         if self._relayed_elsewhere:
             return None
         settled = self._settled(state.began_at or state.at)
-        relayed = relays() if relays else {}
+        relayed = self._unrecorded()
         return UseEvidence(
             sightings=settled if others_relay else self._sightings,
             recorded_at=self._recorded_at,

@@ -8,9 +8,9 @@ recorded are counted, and the count is recorded once the log works again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Final, TypeAlias
+from typing import Final
 
 from herdbook.core import HerdbookError, ModelState
 from herdbook.core.logging import Logger
@@ -23,6 +23,7 @@ from herdbook.gateway.access.quotas import TokenCounter
 from herdbook.gateway.protocol.endpoints import Effect
 from herdbook.gateway.recording.grouped_uses import GroupKey, MissingUses, UseGroup
 from herdbook.gateway.recording.uses import Use, UseTracker
+from herdbook.projections.status import ModelStatus
 
 _log = Logger("herdbook.gateway")
 
@@ -38,10 +39,6 @@ those of English text."""
 
 _USUAL_CONTEXT: Final = 4_096
 """Tokens of the context of a runner that is not known: Ollama's default."""
-
-
-_Named: TypeAlias = tuple[str, GroupKey, UseGroup]
-"""A group, with the canonical name of its model."""
 
 
 class UseRecorder:
@@ -60,7 +57,8 @@ class UseRecorder:
         self._token_counter = token_counter
         self._running = running
         self._groups: dict[GroupKey, UseGroup] = {}
-        self._flushing: Collection[GroupKey] = ()
+        self._closed: list[tuple[GroupKey, UseGroup]] = []
+        self._recording = asyncio.Lock()
         self._changes: dict[str, str | None] = {}
         self._missing = MissingUses()
         self._works = True
@@ -91,7 +89,7 @@ class UseRecorder:
         for name, actor in self._changes.items():
             if actor is not None:
                 self._add_relayed(found, name, Relayed(actor, changes=True))
-        for key in (*self._flushing, *self._groups):
+        for key in (*(key for key, _ in self._closed), *self._groups):
             self._add_relayed(found, key.model, Relayed(key.caller.actor))
         for tracker in sorted(self._running, key=lambda one: one.started):
             changes = tracker.endpoint.effect is Effect.CHANGE
@@ -155,51 +153,88 @@ class UseRecorder:
 
     async def flush(self) -> None:
         """Record what was collected so far."""
-        groups, self._groups = self._groups, {}
         changes, self._changes = self._changes, {}
-        self._flushing = groups
-        try:
-            await self._record_all(groups, changes)
-        finally:
-            self._flushing = ()
-
-    async def _record_all(
-        self, groups: dict[GroupKey, UseGroup], changes: dict[str, str | None]
-    ) -> None:
-        for group in groups.values():
-            group.close()
+        self._close_groups()
         # Models in memory come before the refresh: a later request may have unloaded or
         # deleted them, and what it did would be recorded before the use.
-        in_memory, others = self._named(groups)
-        if not await self._record_each(in_memory, changes, left=others):
-            return
-        await self._refresh(changes, others)
-        if await self._record_each(others, changes):
-            await self._record_missing()
+        try:
+            await self._record_closed(self._is_in_memory, changes)
+            await self._refresh(changes)
+            await self._record_closed(lambda _: True, changes)
+        except StoreError:
+            return  # the uses are counted as missing
+        await self._record_missing()
 
-    async def _record_each(
-        self,
-        named: list[_Named],
-        changes: dict[str, str | None],
-        *,
-        left: list[_Named] | None = None,
-    ) -> bool:
-        """Record groups; return whether the log could be written.
+    async def record_ended(self, name: str | None = None) -> int:
+        """Record the requests that have ended, before what ended after them.
 
         Args:
-            named: The groups.
-            changes: Models that clients changed since the last record.
-            left: Further groups that count as not recorded if these cannot be.
+            name: Canonical name of the model whose requests are recorded; None for
+                those of all models.
+
+        Returns:
+            How many events were recorded.
         """
-        waiting = [*named, *(left or ())]
-        for name, key, group in named:
-            try:
-                await self._record(name, key, group, changed_by=changes.get(key.model))
-            except StoreError as error:
-                self._fail([one for _, _, one in waiting], error)
-                return False
-            waiting.pop(0)
-        return True
+        self._close_groups()
+        return await finish(self._record_ended(name))
+
+    async def _record_ended(self, name: str | None) -> int:
+        try:
+            return await self._record_closed(
+                lambda status: name in (None, status.name), self._changes
+            )
+        except StoreError:
+            return 0  # the uses are counted as missing
+        finally:
+            if self._missing.count or self._changes:
+                self._wake.set()
+
+    def _close_groups(self) -> None:
+        """Collect further uses apart from those that have ended so far."""
+        groups, self._groups = self._groups, {}
+        for group in groups.values():
+            group.close()
+        self._closed += groups.items()
+
+    def _is_in_memory(self, status: ModelStatus) -> bool:
+        return status.state is ModelState.LOADED
+
+    async def _record_closed(
+        self,
+        selected: Callable[[ModelStatus], bool],
+        changes: Mapping[str, str | None],
+    ) -> int:
+        """Record groups; return how many events that were.
+
+        Those of invalid names are left out.
+
+        Args:
+            selected: Returns whether the groups of a model are recorded.
+            changes: Models that clients changed since the last record.
+
+        Raises:
+            StoreError: The log cannot be written. All groups that were closed count as
+                not recorded.
+        """
+        events = 0
+        async with self._recording:
+            for one in list(self._closed):
+                key, group = one
+                status = self._uses.status(key.model)
+                if status is not None and not selected(status):
+                    continue
+                try:
+                    if status is not None:
+                        changed_by = changes.get(key.model)
+                        events += await self._record(
+                            status, key, group, changed_by=changed_by
+                        )
+                except StoreError as error:
+                    left, self._closed = self._closed, []
+                    self._fail([group for _, group in left], error)
+                    raise
+                self._closed.remove(one)
+        return events
 
     def _estimated(self, use: Use) -> int:
         """Return the estimated tokens of what the server did not report.
@@ -227,25 +262,7 @@ class UseRecorder:
         was_loaded = status.state is ModelState.LOADED
         return None if (load_s < _LOADING_S) is not was_loaded else not was_loaded
 
-    def _named(
-        self, groups: dict[GroupKey, UseGroup]
-    ) -> tuple[list[_Named], list[_Named]]:
-        """Return the groups of models in memory, and of others, with canonical names.
-
-        Invalid names are left out.
-        """
-        in_memory: list[_Named] = []
-        others: list[_Named] = []
-        for key, group in groups.items():
-            status = self._uses.status(key.model)
-            if status is not None:
-                loaded = status.state is ModelState.LOADED
-                (in_memory if loaded else others).append((status.name, key, group))
-        return in_memory, others
-
-    async def _refresh(
-        self, changes: dict[str, str | None], named: list[_Named]
-    ) -> None:
+    async def _refresh(self, changes: Mapping[str, str | None]) -> None:
         """Refresh if clients changed models, or used some that are not loaded."""
         actors = {}
         due = bool(changes)
@@ -253,12 +270,12 @@ class UseRecorder:
             status = self._uses.status(model)
             if status is not None and actor is not None:
                 actors[status.name] = actor
-        for name, key, _ in named:
-            status = self._uses.status(name)
-            if status is not None and status.state is not ModelState.LOADED:
+        for key, _ in self._closed:
+            status = self._uses.status(key.model)
+            if status is not None and not self._is_in_memory(status):
                 due = True
                 if key.answered:
-                    actors[name] = key.caller.actor
+                    actors[status.name] = key.caller.actor
         if not due:
             return
         try:
@@ -267,12 +284,17 @@ class UseRecorder:
             _log.warning("refresh_failed", reason=str(error))
 
     async def _record(
-        self, name: str, key: GroupKey, group: UseGroup, *, changed_by: str | None
-    ) -> None:
-        """Record a group.
+        self,
+        status: ModelStatus,
+        key: GroupKey,
+        group: UseGroup,
+        *,
+        changed_by: str | None,
+    ) -> bool:
+        """Record a group; return whether there is an event of it.
 
         Args:
-            name: Canonical name of the model.
+            status: The status of the model before.
             key: What its uses have in common.
             group: The uses.
             changed_by: Who changed the model since the last record.
@@ -280,7 +302,7 @@ class UseRecorder:
         Raises:
             StoreError: The log cannot be written.
         """
-        before = self._uses.status(name)
+        name = status.name
         try:
             recorded = await self._uses.record(
                 name, group.fact(key), actor=key.caller.actor
@@ -289,7 +311,7 @@ class UseRecorder:
             raise
         except HerdbookError as error:  # illegal in the state, or others were faster
             self._missing.add([group], str(error))
-            return
+            return False
         self._works = True
         if recorded:
             self._token_counter.recorded(key.caller.name, group.tokens, recorded)
@@ -297,13 +319,10 @@ class UseRecorder:
             _log.info("use_of_missing_model", model=name, requests=group.count)
             if key.answered:  # it was there, and is already deleted
                 self._missing.add([group], f"{name} is no longer on the server")
-        elif (
-            key.answered
-            and before is not None
-            and before.state is not ModelState.LOADED
-        ):
+        elif key.answered and not self._is_in_memory(status):
             # The use shows that the model was in memory. Check whether it still is.
             self._changes.setdefault(name, changed_by)
+        return bool(recorded)
 
     def _fail(self, groups: list[UseGroup], error: StoreError) -> None:
         self._works = False
@@ -343,7 +362,7 @@ async def recording(
         failed: Called if recording stops by itself, which only a bug causes.
     """
     recorder = UseRecorder(uses, running, token_counter)
-    async with uses.relaying(recorder.unrecorded):
+    async with uses.relaying(recorder):
         task = asyncio.ensure_future(recorder.run())
         task.add_done_callback(lambda _: None if recorder.stopped else failed())
         try:

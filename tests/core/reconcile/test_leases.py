@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from support.manager_fixture import (
 
 from herdbook.core import ManagerSettings, ModelManager
 from herdbook.core.observer import NoObserver
+from herdbook.core.reconcile.use_watch import Relayed
 from herdbook.core.reconcile.watch import LEASE_POLL_S
 
 NAME = "llama3.2:1b"
@@ -37,6 +38,17 @@ class Counting(NoObserver):
         failure: str | None,
     ) -> None:
         self.refreshes += path == "/api/tags"
+
+
+class NothingRelayed:
+    """A gateway without requests."""
+
+    def unrecorded(self) -> Mapping[str, Relayed]:
+        return {}
+
+    async def record_ended(self, name: str | None = None) -> int:
+        del name
+        return 0
 
 
 @asynccontextmanager
@@ -104,7 +116,10 @@ async def test_instance_with_a_gateway_gets_the_lease(tmp_path: Path) -> None:
     first, second = Counting(), Counting()
     async with serve_sandbox() as server, opened(server, log, first):
         await server.clock.sleep(LEASE_POLL_S)
-        async with opened(server, log, second) as two, two.uses.relaying(dict):
+        async with (
+            opened(server, log, second) as two,
+            two.uses.relaying(NothingRelayed()),
+        ):
             await server.clock.sleep(2 * EVERY_S)
             at_first, at_second = first.refreshes, second.refreshes
             await server.clock.sleep(5 * EVERY_S)

@@ -15,11 +15,13 @@ from structlog.testing import capture_logs
 from support.gateway.recording import RecordingGateway, recording_gateway
 from support.gateway.scripted import raw_connection, until
 
-from herdbook.core import ModelManager, ModelState, RecordedEvent
+from herdbook.core import ModelManager, ModelState, OllamaError, RecordedEvent
 from herdbook.events.errors import StoreFullError
 from herdbook.events.facts import (
+    ModelDeleted,
     ModelUnloaded,
     ModelUsed,
+    NodeLost,
     UnloadReason,
     UseFailed,
     UseOutcome,
@@ -28,6 +30,8 @@ from herdbook.events.facts import (
 from herdbook.gateway.recording import recorder
 
 MODEL = "llama3.2:3b"
+AFTER_A_USE = (ModelUsed, ModelUnloaded, ModelDeleted, NodeLost)
+"""Types of events about uses, and about what may end them."""
 
 
 @pytest.fixture(autouse=True)
@@ -261,6 +265,51 @@ async def test_a_use_is_recorded_before_an_unload_that_follows_it() -> None:
         used_twice = await there.events(ModelUsed)
     assert [event.position < unloaded.position for event in used_twice] == [True, True]
     assert unloaded.actor == "gateway:127.0.0.1"
+
+
+async def test_what_ends_a_use_is_recorded_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recorder, "COLLECT_S", 100.0)
+    async with recording_gateway() as there:
+        await there.manager.load(MODEL)
+
+        async def last(count: int = 2) -> list[str]:
+            events = await there.events(*AFTER_A_USE)
+            return [event.type for event in events[-count:]]
+
+        await there.http.post("/api/generate", json=generate())
+        await there.manager.unload(MODEL)
+        assert await last() == ["ModelUsed", "ModelUnloaded"]
+
+        await there.manager.load(MODEL)
+        await there.http.post("/api/generate", json=generate())
+        async with httpx.AsyncClient(base_url=there.manager._client.base_url) as http:
+            unload = {"model": MODEL, "keep_alive": 0}
+            await http.post("/api/generate", json=unload)
+        await there.manager.refresh()
+        assert await last() == ["ModelUsed", "ModelUnloaded"]
+
+        await there.manager.load(MODEL)
+        body = generate(stream=True, options={"num_predict": 2_000})
+        async with there.http.stream("POST", "/api/generate", json=body) as answer:
+            lines = answer.aiter_lines()
+            await anext(lines)
+            there.world.kill()
+            with pytest.raises(httpx.RemoteProtocolError):
+                _ = [line async for line in lines]
+        with pytest.raises(OllamaError):
+            await there.manager.refresh()
+        assert await last() == ["ModelUsed", "NodeLost"]
+
+        there.world.start()
+        await there.manager.refresh()
+        await there.http.post("/api/generate", json=generate())
+        await there.manager.delete(MODEL)
+        assert await last(3) == ["ModelUsed", "ModelUnloaded", "ModelDeleted"]
+        restarted = (await there.events(ModelUnloaded))[2].data
+        assert isinstance(restarted, ModelUnloaded)
+        assert restarted.reason is UnloadReason.SERVER_RESTARTED
 
 
 async def test_uses_before_a_deletion_are_recorded_or_counted(
