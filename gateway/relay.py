@@ -22,11 +22,7 @@ from herdbook.gateway.connections.exchange import Exchange
 from herdbook.gateway.model_lists import ModelLists
 from herdbook.gateway.observer import NO_OBSERVER, GatewayObserver
 from herdbook.gateway.protocol.answers import Refusal
-from herdbook.gateway.protocol.endpoints import (
-    SAFE_METHODS,
-    Effect,
-    Endpoint,
-)
+from herdbook.gateway.protocol.endpoints import SAFE_METHODS, Effect, Endpoint
 from herdbook.gateway.protocol.headers import (
     Headers,
     Request,
@@ -34,12 +30,8 @@ from herdbook.gateway.protocol.headers import (
     with_length,
 )
 from herdbook.gateway.recording.uses import Use, UseTracker
-from herdbook.gateway.routing.upstreams import (
-    IncomingRequest,
-    Route,
-    Router,
-    Upstream,
-)
+from herdbook.gateway.routing.sent_request import SentRequest
+from herdbook.gateway.routing.upstreams import IncomingRequest, Route, Router
 from herdbook.gateway.settings import GatewaySettings
 
 _log = Logger("herdbook.gateway")
@@ -138,7 +130,8 @@ class Relay:
         if route is None:
             exchange.collect(partial(self._check_body, incoming))
         else:
-            self._send(exchange, request, None, _SentRequest(self, incoming, route))
+            exchange.answer_headers = [*route.headers]
+            self._send(exchange, request, None, SentRequest(self, incoming, route))
         return exchange
 
     def _records(self) -> bool:
@@ -192,13 +185,13 @@ class Relay:
             body, request = changed.body, with_length(request, len(changed.body))
         elif again and body is not None:
             request = with_length(request, len(body))
-        sent = _SentRequest(self, incoming, route)
+        sent = SentRequest(self, incoming, route)
         self._send(
             exchange, request, body if changed or again else None, sent, again=again
         )
 
     def retry(self, exchange: Exchange, incoming: IncomingRequest) -> bool:
-        """Send a request that a node failed to answer to another one, if there is one.
+        """Send a request that a node did not answer to another one, if there is one.
 
         Returns:
             Whether it was sent.
@@ -224,7 +217,7 @@ class Relay:
 
     def _report(self, exchange: Exchange, use: Use) -> None:
         """Receive the use of a model that has ended."""
-        if isinstance(exchange.route, _SentRequest):
+        if isinstance(exchange.route, SentRequest):
             exchange.route.upstream.recorder.add(use)
         self._observer.used(use)
 
@@ -233,7 +226,7 @@ class Relay:
         exchange: Exchange,
         request: Request,
         body: bytes | None,
-        sent: _SentRequest,
+        sent: SentRequest,
         *,
         again: bool = False,
     ) -> None:
@@ -256,7 +249,7 @@ class Relay:
         pool.send(exchange)
 
     def _left_out(
-        self, exchange: Exchange, sent: _SentRequest, *, keys: bool
+        self, exchange: Exchange, sent: SentRequest, *, keys: bool
     ) -> frozenset[bytes]:
         """Return the names of headers that are not sent on."""
         left_out = KEY_HEADERS if keys else self._without
@@ -272,8 +265,22 @@ class Relay:
             now = time.monotonic()
             for client in list(self._clients):
                 client.check_time(now)
+            self._leave_hung_nodes()
             for upstream in self._router.upstreams:
                 upstream.pool.close_old()
+
+    def _leave_hung_nodes(self) -> None:
+        """Send the requests elsewhere that wait for a node which hangs."""
+        hung = [one for one in self._router.upstreams if self._router.is_hung(one)]
+        if not hung:
+            return
+        for client in list(self._clients):
+            exchange = client.exchange
+            if exchange is None or exchange.answer_started or not exchange.connected:
+                continue
+            sent = exchange.route
+            if isinstance(sent, SentRequest) and sent.upstream in hung:
+                sent.send_elsewhere(exchange)
 
     async def close(self) -> None:
         """Let running requests end for a short time, then close all connections."""
@@ -289,7 +296,7 @@ class Relay:
             await upstream.pool.close()
 
     def _finished(self, token: str | None, exchange: Exchange) -> None:
-        if isinstance(exchange.route, _SentRequest):
+        if isinstance(exchange.route, SentRequest):
             exchange.route.end(exchange)
         if token is not None:
             self._quotas.end(token)
@@ -297,53 +304,6 @@ class Relay:
         self._observer.in_flight.set(self.in_flight)
         if not self.in_flight:
             self._idle.set()
-
-
-class _SentRequest:
-    """A request that was sent to a node, and is sent to another one if that fails.
-
-    Attributes:
-        upstream: The node.
-        model: The model that the request is about; empty if that is not known.
-    """
-
-    __slots__ = ("_incoming", "_relay", "model", "upstream")
-
-    def __init__(self, relay: Relay, incoming: IncomingRequest, route: Route) -> None:
-        self._relay = relay
-        self._incoming = incoming
-        self.upstream: Upstream = route.upstream
-        self.model = route.model
-
-    @property
-    def is_repeatable(self) -> bool:
-        """Whether it changes nothing if the node gets the request twice."""
-        method, effect = self._incoming.request.method, self._incoming.endpoint.effect
-        return method in SAFE_METHODS or effect is Effect.USE
-
-    @property
-    def is_counted(self) -> bool:
-        """Whether the tokens of the answer have to be known."""
-        budget = self._incoming.caller.limits.tokens_per_day
-        return budget is not None and self._incoming.endpoint.effect is Effect.USE
-
-    def answered(self) -> None:
-        """Note that the node has begun to answer."""
-        self.upstream.breaker.succeeded()
-
-    def failed(self, exchange: Exchange) -> bool:
-        """Note that the node failed; return whether another one got the request."""
-        self.upstream.breaker.failed()
-        self.end(exchange)
-        tried = self._incoming.tried | {self.upstream.name}
-        if self._relay.retry(exchange, self._incoming._replace(tried=tried)):
-            return True
-        self.upstream.begin(self.model, exchange.tracker)  # it is ended by the caller
-        return False
-
-    def end(self, exchange: Exchange) -> None:
-        """Note that the request ended there."""
-        self.upstream.end(self.model, exchange.tracker)
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ the model, free memory, requests in progress by weight, and name.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
@@ -54,11 +54,14 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
         node: Its status.
         models: Its models.
         requests: Requests in progress by model; they need not be complete.
+        answered: Models that answered a request so recently that the log may not have
+            their load yet.
     """
 
     node: NodeStatus
     models: ReadModel
     requests: dict[str, int] = {}
+    answered: Container[str] = ()
 
     @property
     def name(self) -> str:
@@ -92,6 +95,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         free_bytes: Free memory of the node, bytes; None if it is not known.
         requests: Requests in progress on the node, as far as known.
         reasons: Why it has its place in the order, in words.
+        away: Whether the node does not answer.
     """
 
     node: str
@@ -100,6 +104,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     free_bytes: int | None
     requests: int
     reasons: tuple[str, ...]
+    away: bool = False
 
 
 def capacity(settings: NodeSettings) -> int | None:
@@ -194,9 +199,9 @@ def places_by_key(
         if refusal(settings, candidate.name, candidate.size_bytes):
             continue
         status = room.view.models.status(candidate.name)
-        away, readiness, *rest = _order(room, status)
+        away, spare, readiness, *rest = _order(room, status)
         place = _place(room, status, reasons=candidate.reasons)
-        yield (away, readiness, rank, *rest), place
+        yield (away, spare, readiness, rank, *rest), place
 
 
 def place_for_new(
@@ -272,6 +277,15 @@ def _fits(free: int | None, size: int | None) -> int:
     return 0 if free >= size else 2
 
 
+def refusals_of(model: str, nodes: Collection[NodeView]) -> list[str]:
+    """Return why nodes that have a model must not run it, in words; only of those."""
+    found = []
+    for view in nodes:
+        size_bytes = view.models.status(model).size_bytes
+        found += refusals(model, size_bytes, [view])
+    return found
+
+
 def refusals(
     model: str, size_bytes: int | None, nodes: Collection[NodeView]
 ) -> list[str]:
@@ -290,19 +304,23 @@ def _usable(status: ModelStatus) -> bool:
 
 
 def _readiness(view: NodeView, status: ModelStatus) -> Readiness:
-    if status.state is ModelState.LOADED:
+    if status.state is ModelState.LOADED or status.name in view.answered:
         busy = view.requests.get(status.name, 0) > 0
         return Readiness.BUSY if busy else Readiness.IDLE
     return Readiness.ON_DISK if status.present else Readiness.ABSENT
 
 
 def _order(room: _Room, status: ModelStatus) -> Key:
-    """Return what a place is sorted by: nodes that do not answer come last."""
+    """Return what a place is sorted by.
+
+    Nodes that do not answer come last, and before them those with the weight 0.
+    """
     view, free = room.view, room.free_bytes
     readiness, prefer = _readiness(view, status), view.node.settings.prefer
     loaded = readiness in (Readiness.IDLE, Readiness.BUSY)
     return (
-        not view.node.reached or status.stale_since is not None,
+        _is_away(room, status),
+        not view.node.settings.weight,
         _READINESS.index(readiness),
         not (prefer and _matches(status.name, prefer)),
         0 if loaded else _fits(free, status.size_bytes),
@@ -310,6 +328,10 @@ def _order(room: _Room, status: ModelStatus) -> Key:
         room.load,
         view.name,
     )
+
+
+def _is_away(room: _Room, status: ModelStatus) -> bool:
+    return not room.view.node.reached or status.stale_since is not None
 
 
 def _free_words(room: _Room) -> list[str]:
@@ -339,4 +361,5 @@ def _place(room: _Room, status: ModelStatus, *, reasons: tuple[str, ...] = ()) -
         free_bytes=free,
         requests=requests,
         reasons=tuple(words),
+        away=_is_away(room, status),
     )

@@ -78,6 +78,11 @@ class ClientConnection(asyncio.Protocol):
         """Whether a request is being answered."""
         return self._exchange is not None
 
+    @property
+    def exchange(self) -> Exchange | None:
+        """The request that is being answered; None if there is none."""
+        return self._exchange
+
     # The side of the exchange.
 
     def write(self, data: bytes) -> None:

@@ -40,8 +40,14 @@ too long for that. It must call ``Exchange.begin``, or raise a ``Refusal``."""
 class RouteCallbacks(Protocol):
     """Called by an exchange, to report how the chosen server answered."""
 
-    def answered(self) -> None:
-        """Note that the server has begun to answer."""
+    def answered(self, exchange: Exchange, status: int) -> bool:
+        """Note that the server has started to answer.
+
+        Returns:
+            Whether the request was sent to another server, so that this answer is not
+            needed.
+        """
+        ...
 
     def failed(self, exchange: Exchange) -> bool:
         """Note that the server failed before the client was sent an answer.
@@ -169,6 +175,7 @@ class Exchange:
             head: The head to send.
             body: The whole body.
         """
+        self._leave_server()
         self._request_out.clear()
         self._to_client.clear()
         self.begin(request, head, body)
@@ -264,8 +271,8 @@ class Exchange:
     def answer_head(self, status: int, reason: bytes, headers: Headers) -> None:
         """Receive the head of the answer."""
         self._sent = None
-        if self.route is not None:
-            self.route.answered()
+        if self.route is not None and self.route.answered(self, status):
+            return
         if self._held is not None:
             if value_of(headers, b"content-encoding") is None:
                 self._held.head = (status, reason, headers)

@@ -109,12 +109,16 @@ class ServerConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
+            if self._exchange is not exchange:
+                return
             if not self._complete:
                 self._fail("sent an answer that is not HTTP", BAD_ANSWER)
                 return
             # More than one answer: the first counts, and the connection ends.
             exchange.answer_end(reusable=False)
             return
+        if self._exchange is not exchange:
+            return  # its answer is not needed: another server got the request
         if self._complete:
             exchange.answer_end(reusable=self._keep_alive)
         else:
@@ -194,8 +198,8 @@ class ServerConnection(asyncio.Protocol):
         if self._complete:  # the answer to HEAD has none: the server is confused
             self._keep_alive = False
             return
-        assert self._exchange is not None
-        self._exchange.answer_body(data)
+        if self._exchange is not None:
+            self._exchange.answer_body(data)
 
     def on_message_complete(self) -> None:
         """Note the end of an answer."""

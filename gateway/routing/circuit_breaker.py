@@ -48,14 +48,16 @@ class CircuitBreaker:
         self._failures, self._pause_s, self._trying = 0, FIRST_PAUSE_S, False
 
     def failed(self) -> None:
-        """Note that the node failed before it answered."""
-        again, self._trying = self._trying, False
+        """Note that the node failed to answer a request."""
+        now = self._now()
+        again = not self.closed and now >= self._until
+        self._trying = False
         self._failures += 1
         if self.closed:
             return
         if again:
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
-        self._until = self._now() + self._pause_s
+        self._until = now + self._pause_s
 
     def ended(self) -> None:
         """Note that a request ended without showing whether the node answers."""

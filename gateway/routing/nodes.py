@@ -130,10 +130,14 @@ class Nodes:
         self._leaving += left
         self.by_name = dict(sorted((nodes | opened).items()))
         self.upstreams = tuple(node.upstream for node in self.by_name.values())
+        for upstream in self.upstreams:
+            upstream.forget_answers()
         # Counted here as requests come and go, so that each sees those before it.
         self.views = {
             view.name: msgspec.structs.replace(
-                view, requests=self.by_name[view.name].upstream.requests
+                view,
+                requests=self.by_name[view.name].upstream.requests,
+                answered=self.by_name[view.name].upstream.answered,
             )
             for view in views
             if view.name in self.by_name

@@ -8,7 +8,10 @@ has the order.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final
 
 import msgspec
 
@@ -16,6 +19,7 @@ from herdbook.core import HerdbookError, InvalidNameError, UnknownRoleError
 from herdbook.core.fleet import placement
 from herdbook.core.fleet.placement import NodeView, Place, Readiness
 from herdbook.core.logging import Logger
+from herdbook.core.models.names import canonical_name
 from herdbook.gateway.protocol.answers import Refusal
 from herdbook.gateway.protocol.endpoints import (
     FORMS,
@@ -46,6 +50,13 @@ from herdbook.gateway.settings import GatewaySettings
 
 _log = Logger("herdbook.gateway")
 
+HUNG_AFTER_S: Final = 30.0
+"""Seconds after which requests no longer wait for a node that is lost. One that is only
+overloaded may miss a refresh, and sending its requests elsewhere would not help."""
+
+_MOST_MADE: Final = 1_000
+"""Models that clients made whose node is remembered; the oldest are forgotten first."""
+
 
 class FleetRouter:
     """Chooses the node of each request.
@@ -59,6 +70,7 @@ class FleetRouter:
         self._known = nodes
         self._settings = settings
         self._conversations = Conversations()
+        self._made = OrderedDict[str, str]()
 
     @property
     def upstreams(self) -> Sequence[Upstream]:
@@ -87,6 +99,7 @@ class FleetRouter:
         asked = _named(incoming)
         if incoming.endpoint.effect is Effect.CHANGE:
             upstream = self._to_change(asked, incoming, nodes)
+            self._remember_made(incoming, upstream.name)
             return self._route(upstream, asked)
         if not asked:
             return self._route(self._any(nodes), "")
@@ -96,8 +109,8 @@ class FleetRouter:
             return self._by_list(asked, incoming, nodes)
         places = self._places(asked, nodes)
         if not places:
-            self._refuse_if_only_elsewhere(asked, incoming)
-            return self._route(self._any(nodes), asked)
+            self._refuse_if_not_allowed(asked, incoming)
+            return self._route(self._maker_of(asked, nodes) or self._any(nodes), asked)
         place = self._chosen(places, incoming)
         return self._route(self._nodes[place.node].upstream, place.model)
 
@@ -107,6 +120,13 @@ class FleetRouter:
             return _recommended(self.upstreams[0], role)
         places = placement.places_for(role, list(self._views.values()))
         return places[0].model if places else None
+
+    def is_hung(self, upstream: Upstream) -> bool:
+        """Return whether a node has been lost for long, and there are others."""
+        view = self._views.get(upstream.name)
+        if view is None or view.node.reached or view.node.since is None:
+            return False
+        return (datetime.now(UTC) - view.node.since).total_seconds() >= HUNG_AFTER_S
 
     async def lists(self, path: str) -> list[tuple[str, bytes]]:
         """Return the body of the list at a path of each node that answers, by name."""
@@ -140,9 +160,8 @@ class FleetRouter:
         Raises:
             Refusal: There is none, or the demanded one does not exist.
         """
-        demanded = value_of(incoming.request.headers, NODE_HEADER.lower())
-        if demanded is not None:
-            name = demanded.decode("latin-1").strip()
+        name = _demanded(incoming)
+        if name is not None:
             node = self._nodes.get(name)
             if node is None:
                 names = ", ".join(self._nodes)
@@ -204,10 +223,12 @@ class FleetRouter:
         Raises:
             Refusal: No node may get the model, or several have it.
         """
-        demanded = value_of(incoming.request.headers, NODE_HEADER.lower()) is not None
-        if demanded or not asked:
+        if _demanded(incoming) is not None or not asked:
             return self._any(nodes)
         having = [each for each in nodes if self._has(each.name, asked)]
+        maker = self._maker_of(asked, nodes)
+        if not having and maker is not None:
+            return maker
         if incoming.endpoint.path == "/api/delete" and len(having) > 1:
             names = ", ".join(each.name for each in having)
             header = NODE_HEADER.decode()
@@ -217,7 +238,10 @@ class FleetRouter:
                 f"{header}: NODE.",
             )
         if having:
-            return having[0]
+            # A copy replaces a model of its name, if there is one.
+            made = _made(incoming) or ""
+            replaced = [each for each in having if self._has(each.name, made)]
+            return (replaced or having)[0]
         if incoming.endpoint.path != "/api/pull":
             return self._any(nodes)
         able = {each.name for each in nodes}
@@ -235,7 +259,27 @@ class FleetRouter:
         except InvalidNameError:
             return False
 
-    def _refuse_if_only_elsewhere(self, asked: str, incoming: IncomingRequest) -> None:
+    def _remember_made(self, incoming: IncomingRequest, node: str) -> None:
+        """Remember which node a client pulls, copies or creates a model on.
+
+        The log has it a second after that, and the client may use it at once.
+        """
+        name = _made(incoming)
+        if name is not None:
+            self._made[name] = node
+            self._made.move_to_end(name)
+            if len(self._made) > _MOST_MADE:
+                self._made.popitem(last=False)
+
+    def _maker_of(self, asked: str, nodes: Iterable[Upstream]) -> Upstream | None:
+        """Return the node that a client made a model on; None if that is not known."""
+        try:
+            node = self._made.get(canonical_name(asked))
+        except InvalidNameError:  # the server reports that
+            return None
+        return next((each for each in nodes if each.name == node), None)
+
+    def _refuse_if_not_allowed(self, asked: str, incoming: IncomingRequest) -> None:
         """Refuse a use of a model that is only on nodes which must not run it.
 
         Raises:
@@ -243,11 +287,19 @@ class FleetRouter:
         """
         if incoming.endpoint.effect is not Effect.USE:
             return
-        having = [name for name in self._views if self._has(name, asked)]
+        demanded = _demanded(incoming)
+        having = [
+            view
+            for name, view in self._views.items()
+            if demanded in (None, name) and self._has(name, asked)
+        ]
         if having:
-            names = ", ".join(having)
+            names = ", ".join(view.name for view in having)
+            reasons = placement.refusals_of(asked, having)
             raise Refusal(
-                503, f"'{asked[:200]}' is only on {names}, which cannot run it now."
+                503,
+                f"'{asked[:200]}' is on {names}, which cannot run it now: "
+                f"{'; '.join(reasons) or 'requests to it failed'}.",
             )
 
     def _any(self, nodes: list[Upstream]) -> Upstream:
@@ -260,7 +312,7 @@ class FleetRouter:
     def _chosen(self, places: list[Place], incoming: IncomingRequest) -> Place:
         """Return the node that answered the conversation before, else the first one.
 
-        It only stays there while the model is in memory there.
+        It only stays there while the model is in memory there, and the node answers.
         """
         key = conversation_of(places[0].model, incoming)
         if key is None:
@@ -268,7 +320,11 @@ class FleetRouter:
         before = self._conversations.node_of(key)
         loaded = (Readiness.IDLE, Readiness.BUSY)
         place = next(
-            (one for one in places if one.node == before and one.readiness in loaded),
+            (
+                one
+                for one in places
+                if one.node == before and one.readiness in loaded and not one.away
+            ),
             places[0],
         )
         self._conversations.remember(key, place.node)
@@ -279,6 +335,28 @@ class FleetRouter:
     ) -> Route:
         headers: Headers = [(NODE_HEADER, upstream.name.encode())]
         return Route(upstream, model, choice, headers)
+
+
+def _demanded(incoming: IncomingRequest) -> str | None:
+    """Return the name of the node that a request demands; None if it demands none."""
+    demanded = value_of(incoming.request.headers, NODE_HEADER.lower())
+    return None if demanded is None else demanded.decode("latin-1").strip()
+
+
+def _made(incoming: IncomingRequest) -> str | None:
+    """Return the canonical name of the model that a request makes; None for none."""
+    fields = incoming.fields
+    match incoming.endpoint.path:
+        case "/api/copy":
+            name = _text(fields, "destination")
+        case "/api/pull" | "/api/create":
+            name = asked_model(incoming.endpoint, fields) or _text(fields, "name")
+        case _:
+            return None
+    try:
+        return canonical_name(name)
+    except InvalidNameError:  # the server reports that
+        return None
 
 
 def _fields_of(incoming: IncomingRequest) -> Fields:

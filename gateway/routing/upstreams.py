@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
@@ -18,6 +19,9 @@ from herdbook.gateway.settings import GatewaySettings
 
 NODE_HEADER: Final = b"X-Herdbook-Node"
 """The header of an answer that names its node, and of a request that demands one."""
+
+ANSWERED_S: Final = 5.0
+"""Seconds after which the log shows that a model which answered is loaded."""
 
 
 class Recorder(Protocol):
@@ -46,6 +50,8 @@ class Upstream:
 
     Attributes:
         requests: Requests in progress, by model.
+        answered: Models that answered lately, which the log may not show as loaded
+            yet, and when that was, seconds of the monotonic clock.
         breaker: Whether it gets requests.
     """
 
@@ -67,6 +73,7 @@ class Upstream:
         self.running = set[UseTracker]() if running is None else running
         self.authorization = authorization
         self.requests: Counter[str] = Counter()
+        self.answered: dict[str, float] = {}
         self.breaker = CircuitBreaker()
 
     def begin(self, model: str, tracker: UseTracker | None) -> None:
@@ -84,6 +91,13 @@ class Upstream:
             del self.requests[model]
         if tracker is not None:
             self.running.discard(tracker)
+
+    def forget_answers(self) -> None:
+        """Forget the models that answered so long ago that the log has their load."""
+        oldest = time.monotonic() - ANSWERED_S
+        self.answered = {
+            model: at for model, at in self.answered.items() if at > oldest
+        }
 
 
 class IncomingRequest(NamedTuple):
@@ -140,6 +154,10 @@ class Router(Protocol):
 
     async def lists(self, path: str) -> list[tuple[str, bytes]]:
         """Return the body of the list at a path of each node that answers, by name."""
+        ...
+
+    def is_hung(self, upstream: Upstream) -> bool:
+        """Return whether a node has been lost for long, and there are others."""
         ...
 
     def recommend(self, role: str) -> str | None:

@@ -18,12 +18,12 @@ from typing import Any
 import httpx
 import pytest
 
-from herdbook.core import Fleet, ModelState, RecordedEvent
+from herdbook.core import Fleet, ModelState, OllamaError, RecordedEvent
 from herdbook.events.errors import CallerError
 from herdbook.events.facts import ModelUsed, NodeSettings
 from herdbook.gateway.access.quotas import Quotas
 from herdbook.gateway.recording import recorder
-from herdbook.gateway.routing import nodes
+from herdbook.gateway.routing import nodes, router
 from herdbook.gateway.routing.circuit_breaker import (
     FAILURES,
     FIRST_PAUSE_S,
@@ -32,6 +32,7 @@ from herdbook.gateway.routing.circuit_breaker import (
 from herdbook.gateway.run import serve_gateway
 from herdbook.gateway.settings import GatewaySettings
 from herdbook.sandbox import RealClock, Settings, World, serve
+from herdbook.sandbox.scripted_answers import ScriptedAnswer
 
 MODEL = "llama3.2:3b"
 NODES = ("a", "b", "local")
@@ -201,6 +202,60 @@ async def test_node_that_died_is_left_out_and_its_request_answered_elsewhere() -
         assert uses["a"] == 1
 
 
+async def test_request_leaves_a_node_that_hangs_and_its_conversation_follows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with three() as servers:
+        for manager in servers.fleet.managers():
+            await manager.load(MODEL)
+        await servers.refresh_all()
+        assert node_of(await servers.ask()) == "a"
+        answers = servers.worlds["a"].answers
+        answers.script(ScriptedAnswer(path="/api/generate", times=0, hang=True))
+        answers.script(ScriptedAnswer(times=0))
+        waiting = asyncio.create_task(servers.ask())
+        with pytest.raises(OllamaError):
+            await servers.fleet.manager("a").refresh()
+        await asyncio.sleep(3 * FOLLOW_EVERY_S)
+
+        assert node_of(await servers.ask()) == "b"
+        assert not waiting.done()
+        monkeypatch.setattr(router, "HUNG_AFTER_S", 0.0)
+        assert node_of(await waiting) in ("b", "local")
+
+
+async def test_use_that_a_node_cannot_serve_is_answered_by_another_one() -> None:
+    async with three() as servers:
+        await servers.fleet.manager("a").load(MODEL)
+        await servers.refresh_all()
+        broken = ScriptedAnswer(path="/api/generate", times=0, status=500, body="{}")
+        servers.worlds["a"].answers.script(broken)
+
+        answers = [await servers.ask(prompt=f"{number}") for number in range(4)]
+
+        assert all(node_of(answer) in ("b", "local") for answer in answers)
+        assert set(await servers.uses(4)) <= {"b", "local"}
+        servers.worlds["a"].answers.clear()
+        await servers.fleet.manager("b").unload(MODEL)
+        await servers.fleet.manager("local").unload(MODEL)
+        await servers.refresh_all()
+        assert node_of(await servers.ask(prompt="5")) != "a"  # it rests
+
+
+async def test_failure_that_all_nodes_report_is_that_of_the_request() -> None:
+    async with three() as servers:
+        broken = ScriptedAnswer(path="/api/generate", times=0, status=500, body="{}")
+        for world in servers.worlds.values():
+            world.answers.script(broken)
+        answers = [await servers.ask(prompt=f"{number}") for number in range(4)]
+        assert {answer.status_code for answer in answers} == {500}
+        for world in servers.worlds.values():
+            world.answers.clear()
+        await servers.fleet.manager("a").load(MODEL)
+        await servers.refresh_all()
+        assert node_of(await servers.ask(prompt="5")) == "a"
+
+
 async def test_answer_that_has_begun_is_cut_off_when_its_node_dies() -> None:
     async with three() as servers:
         await servers.fleet.manager("a").load(MODEL)
@@ -278,11 +333,68 @@ async def test_drained_node_gets_no_new_requests_and_restrictions_are_hard() -> 
         await servers.refresh_all()
         refused = await servers.ask()
         assert refused.status_code == 503
-        assert "is only on a, b, local" in refused.json()["error"]
+        assert refused.json()["error"] == (
+            f"'{MODEL}' is on a, b, local, which cannot run it now: a accepts only "
+            "qwen*; b accepts only qwen*; local is drained."
+        )
+        only_b = await servers.ask(node="b")
+        assert only_b.status_code == 503
+        assert "is on b, which cannot run it now: b accepts" in only_b.json()["error"]
+
+
+async def test_node_with_the_weight_0_is_only_used_if_no_other_can_be() -> None:
+    async with three() as servers:
+        await servers.fleet.manager("a").load(MODEL)
+        await servers.fleet.configure("a", NodeSettings(weight=0))
+        await servers.fleet.configure("local", NodeSettings(drained=True))
+        await servers.refresh_all()
+        assert node_of(await servers.ask()) == "b"
+        servers.worlds["b"].kill()
+        assert node_of(await servers.ask()) == "a"
+
+
+async def test_what_a_client_did_counts_before_the_log_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recorder, "COLLECT_S", 100.0)
+    async with three() as servers:
+        assert node_of(await servers.ask(node="local")) == "local"
+        assert node_of(await servers.ask()) == "local"  # it is in memory there
+
+        for path, fields in (
+            ("/api/copy", {"source": MODEL, "destination": "mine"}),
+            ("/api/create", {"model": "mine", "from": MODEL}),
+            ("/api/pull", {"model": "mine"}),
+        ):
+            made = await servers.http.post(
+                path, json=fields, headers={"X-Herdbook-Node": "b"}
+            )
+            assert made.headers["X-Herdbook-Node"] == "b"
+            if path != "/api/pull":  # the registry does not have it
+                assert node_of(await servers.ask(model="mine")) == "b"
+                assert node_of(await servers.ask("/api/show", model="mine")) == "b"
+            deleted = await servers.http.request(
+                "DELETE", "/api/delete", json={"model": "mine"}
+            )
+            assert deleted.headers["X-Herdbook-Node"] == "b"
+
+
+async def test_copy_replaces_a_model_of_its_name() -> None:
+    async with three() as servers:
+        fields = {"source": MODEL, "destination": "mine"}
+        named = {"X-Herdbook-Node": "local"}
+        await servers.http.post("/api/copy", json=fields, headers=named)
+        await servers.refresh_all()
+        copied = await servers.http.post("/api/copy", json=fields)
+        assert copied.headers["X-Herdbook-Node"] == "local"
 
 
 async def test_client_can_demand_a_node() -> None:
     async with three() as servers:
+        version = await servers.http.get(
+            "/api/version", headers={"X-Herdbook-Node": "b"}
+        )
+        assert node_of(version) == "b"
         assert node_of(await servers.ask(node="b")) == "b"
         unknown = await servers.ask(node="c")
         assert unknown.status_code == 404

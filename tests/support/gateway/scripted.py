@@ -51,6 +51,10 @@ class OneServer:
     async def lists(self, path: str) -> list[tuple[str, bytes]]:
         raise AssertionError(path)  # the list of the only node is relayed
 
+    def is_hung(self, upstream: Upstream) -> bool:
+        assert upstream in self.upstreams
+        return False
+
     def recommend(self, role: str) -> str | None:
         raise AssertionError(role)
 
