@@ -92,7 +92,7 @@ def _earlier(event: RecordedEvent) -> str:
     if least == most:
         return f", {most} before this was recorded"
     return (
-        f", at some time in the {most} before this was recorded"
+        f", sometime in the {most} before this was recorded"
         if least_s < _AT_ONCE_S
         else (f", {least} to {most} before this was recorded")
     )
@@ -338,8 +338,9 @@ def _use_failed(fact: Fact) -> str:
 def _not_recorded(fact: Fact) -> str:
     assert isinstance(fact, facts.UsesNotRecorded)
     seconds = (fact.until - fact.since).total_seconds()
-    requests = counted(fact.count, "request")
-    return f"{requests} not recorded in {duration_text(seconds)}: {fact.reason}"
+    requests = f"{counted(fact.count, 'request')} over {duration_text(seconds)}"
+    verb = "was" if fact.count == 1 else "were"
+    return f"{requests} {verb} not recorded: {fact.reason}"
 
 
 def _anchor_received(fact: Fact) -> str:

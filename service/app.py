@@ -262,7 +262,7 @@ def _framework_error(request: AnyRequest, error: HTTPException) -> Response[Any]
 
 
 def _converted(request: AnyRequest, error: HTTPException) -> HerdbookError:
-    path = request.url.path
+    path = request.url.path.replace("%2F", "/")  # in the name of a model
     match error.status_code:
         case 404:
             return BadPathError(path)

@@ -174,7 +174,7 @@ def check_tasks(tasks: Sequence[TaskStatus]) -> list[Diagnosis]:
     if tasks and not found:
         names = ", ".join(task.name.replace("_", " ") for task in tasks)
         names = names.replace("kept head", "saved head")
-        found = [diagnosis("background", f"running: {names}")]
+        found = [diagnosis("background", f"all running: {names}")]
     return found
 
 

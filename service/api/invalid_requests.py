@@ -13,6 +13,7 @@ from litestar.exceptions import HTTPException
 from herdbook.core.errors.suggestions import did_you_mean
 from herdbook.core.errors.validation import Violation, violation
 from herdbook.service.errors import BadRequestError
+from herdbook.service.http.exchange import has_body
 from herdbook.service.http.request import AnyRequest
 
 _BODY: Final = "data"
@@ -24,14 +25,18 @@ def invalid_request(request: AnyRequest, error: HTTPException) -> BadRequestErro
     missing = _MISSING.fullmatch(str(error.detail))
     if missing:
         return BadRequestError(f"{missing[1]} parameter {missing[2]!r}", "is missing")
+    handler = request.scope.get("route_handler")
+    fields = handler.parsed_fn_signature.parameters if handler else {}
+    if _BODY in fields and not has_body(request.scope):
+        return BadRequestError(
+            "the body", "is missing", "Send JSON, with Content-Type: application/json"
+        )
     extra = getattr(error, "extra", None)
     if not isinstance(extra, list) or not extra or not isinstance(extra[0], dict):
         return BadRequestError("the body", violation(str(error.detail)[:300]).problem)
     # Only the first one: it has a remedy of its own.
     key = str(extra[0].get("key", _BODY))
     found = violation(str(extra[0].get("message", ""))[:300])
-    handler = request.scope.get("route_handler")
-    fields = handler.parsed_fn_signature.parameters if handler else {}
     if key in fields and extra[0].get("source") != "body" and key != _BODY:
         name = getattr(fields[key].kwarg_definition, "name", None) or key
         found = found._replace(problem=found.problem.replace(" or null", ""))

@@ -120,6 +120,7 @@ def test_verbose_shows_causes_and_the_traceback() -> None:
         (["suggest", "coding", "--memory", "much"], 2, "'much' is not a size"),
         (["history", "--limit", "0"], 2, "--limit must be at least 1, not 0."),
         (["serve", "--port", "99999"], 2, "--port must be from 0 to 65535, not 99999."),
+        (["serve", "--gateway-roles"], 2, "need a gateway. Add --gateway HOST:PORT"),
         (["ls", "--stat", "x"], 2, "'--stat'. Did you mean '--state'? Try"),
         (["ls", "--no-refrsh"], 2, "'--no-refrsh'. Did you mean '--no-refresh'? Try"),
         (["ls", "a", "b"], 2, "Unexpected argument 'b'. Try: herdbook ls --help"),

@@ -100,9 +100,8 @@ def _show(invocation: Invocation, made: archiving.Archived, completed: int) -> N
         )
         return
     if completed:
-        invocation.screen.write(
-            f"Completed an interrupted archive: {counted(completed, 'event')} deleted"
-        )
+        deleted = f"{counted(completed, 'event')} deleted"
+        invocation.screen.write(f"Completed the interrupted archiving: {deleted}")
     if not made.events:
         invocation.screen.write(
             f"Nothing to archive: {counted(made.available, 'event')} before that time; "

@@ -113,8 +113,9 @@ def _check_follow(*, limited: bool, until: str | None) -> None:
         )
     if limited:
         raise UsageError(
-            "--limit with --after or --since",
-            "would skip the events up to the new ones of --follow",
+            "--follow and --limit",
+            "cannot be used with --after or --since: events after the first N would "
+            "be skipped",
             "Leave out --limit or --follow",
         )
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from herdbook.cli.app import SERVE, verb
-from herdbook.cli.errors import from_extra
+from herdbook.cli.errors import UsageError, from_extra
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.options import AllowedHosts, Port, TokenFile
 from herdbook.core.concurrency.stopping import stoppable
@@ -142,6 +142,12 @@ async def serve(  # noqa: PLR0913 - the options of a verb
 
     The first line of output contains only the service's address.
     """
+    if gateway is None and (gateway_strict or gateway_plain or gateway_roles):
+        raise UsageError(
+            "--gateway-strict, --gateway-plain and --gateway-roles",
+            "need a gateway",
+            "Add --gateway HOST:PORT",
+        )
     # Also around the imports, which take a second: a signal then ends the start.
     with stoppable():
         with from_extra("the service", "service"):

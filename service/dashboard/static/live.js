@@ -6,7 +6,7 @@
   const SOONEST = 500; // minimum milliseconds between two fetches ...
   const PATIENCE = 5; // ... and the minimum as a multiple of the last fetch
   const LONGEST_WAIT = 15000; // milliseconds between two attempts to connect
-  const REASONS = { too_slow: "this page was too slow", stopping: "it is stopping", log_failed: "its log failed", revoked: "your token was revoked" };
+  const REASONS = { too_slow: "this page was too slow", stopping: "the service is stopping", log_failed: "the log cannot be read", revoked: "your token was revoked" };
 
   const page = document.body;
   const live = "after" in page.dataset;
@@ -144,7 +144,7 @@
     source.addEventListener("progress", soon);
     source.addEventListener("goodbye", (message) => {
       const { reason } = JSON.parse(message.data);
-      lost("stopped", `stopped by the service: ${REASONS[reason] ?? reason}`);
+      lost("stopped", `disconnected: ${REASONS[reason] ?? reason}`);
     });
     source.addEventListener("error", () => lost());
   }

@@ -163,7 +163,7 @@ def test_doctor_names_the_failing_task() -> None:
     well = TaskStatus(name="reconciler")
 
     assert check_tasks([]) == []
-    assert [one.what for one in check_tasks([well])] == ["running: reconciler"]
+    assert [one.what for one in check_tasks([well])] == ["all running: reconciler"]
     (found,) = check_tasks([well, failing])
     assert found.level is Level.PROBLEM
     assert found.what == "log writer is failing: it ended"

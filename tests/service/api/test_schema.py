@@ -224,6 +224,7 @@ def test_unknown_paths_and_methods_get_a_problem(
             "field 'role' cannot be 'codin'. Did you mean 'coding'? Values: general, ",
         ),
         ("POST", "/v1/operations", "x", "the body must be an object, not text"),
+        ("POST", "/v1/operations", None, "the body is missing. Send JSON, with"),
     ],
 )
 def test_invalid_requests_are_explained_in_words(

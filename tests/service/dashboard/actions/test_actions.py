@@ -406,4 +406,4 @@ def test_delete_names_what_speaks_against_it(
     asked = browser.page(f"/models/{MODEL}/delete").text
 
     assert "pinned" not in before
-    assert "It is pinned, so that Herdbook keeps it loaded." in asked
+    assert "It is pinned, so Herdbook keeps it loaded." in asked

@@ -57,7 +57,7 @@ def test_actions_are_done_on_the_node_of_the_page(
     browser: HtmlClient, herdbook: RunningService
 ) -> None:
     question = browser.page(f"/models/{SHARED}/load?node=gpu1")
-    assert "On the node gpu1." in question.text
+    assert "On node gpu1." in question.text
 
     loaded = browser.send(f"/models/{SHARED}/load?node=gpu1")
 
@@ -103,7 +103,7 @@ def test_nodes_are_added_drained_and_removed_on_their_page(
     assert herdbook.get("/v1/nodes/gpu1")["settings"]["drained"] is True
     assert "connected, drained" in browser.page("/nodes").text
     browser.send("/nodes/gpu1/undrain")
-    assert "Remove the node gpu1?" in browser.page("/nodes/gpu1/remove").text
+    assert "Remove node gpu1?" in browser.page("/nodes/gpu1/remove").text
     browser.send("/nodes/gpu1/remove")
     assert [one["name"] for one in herdbook.get("/v1/nodes")] == ["gpu2", "local"]
     added = browser.send("/nodes", name="gpu1", url=fleet["gpu1"].address, vram="24GB")
