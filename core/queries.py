@@ -20,7 +20,7 @@ from herdbook.core.history.explain import explain as explain_state
 from herdbook.core.history.levels import Column, LevelKind, LevelsHistory
 from herdbook.core.history.missing_archives import AvailableHistory
 from herdbook.core.history.pages import LogPage, PageQuery
-from herdbook.core.history.position_at import position_at
+from herdbook.core.history.position_at import position_at, position_before
 from herdbook.core.history.read_model import ReadModel
 from herdbook.core.history.usage import parse_dimensions
 from herdbook.core.models.configuration import ModelOptions
@@ -111,6 +111,18 @@ class Queries:
             CallerError: The time has no time zone.
         """
         return await position_at(self._storage.store, when)
+
+    async def position_before(self, since: int | datetime) -> int:
+        """Return a position from which a read finds all events since a time.
+
+        Args:
+            since: The earliest time of recording, or the first position. A time is
+                still to be compared with: a few earlier events follow the result.
+
+        Raises:
+            CallerError: The time has no time zone.
+        """
+        return await position_before(self._storage.store, since)
 
     async def as_of(self, when: int | datetime) -> ReadModel:
         """Return what the log said at a position, or at a time.
@@ -358,6 +370,8 @@ class Queries:
         if name is None:
             if archives:
                 after = (await archives.archives())[-1].last
+            elif view.chosen.since is not None:
+                after = await position_before(store, view.chosen.since)
             recorded = store.read_all(after=after)
         else:
             own = (await self.now()).spelled(name) if node is None else name

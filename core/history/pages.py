@@ -8,11 +8,13 @@ starts. Reading page by page returns each event once, in order.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import Final
 
 import msgspec
 
 from herdbook.core.errors import CallerError
+from herdbook.core.history.position_at import position_before
 from herdbook.events.archive_file import UNREADABLE
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.store import ArchivedStore, EventStore
@@ -88,6 +90,7 @@ class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 async def oldest_first(store: EventStore, query: PageQuery) -> LogPage:
     """Return the first page of the selected events, in order of position."""
+    query = await _after_earlier_events(store, query)
     found: list[RecordedEvent] = []
     scanned, position = 0, query.after
     recorded = store.read_all(
@@ -114,6 +117,8 @@ async def newest_first(store: EventStore, query: PageQuery) -> LogPage:
         ArchiveMissingError: The newest of them are in an archive that is missing.
         DamagedArchiveError: They are in one that is damaged.
     """
+    with suppress(*UNREADABLE):  # raised below, if the page needs that archive
+        query = await _after_earlier_events(store, query)
     head = (await store.head()).position
     begin = head if query.before is None else min(query.before - 1, head)
     high, lowest = begin, max(query.after, begin - query.max_scanned)
@@ -140,6 +145,14 @@ async def newest_first(store: EventStore, query: PageQuery) -> LogPage:
         next=next_position if next_position > query.after + 1 else None,
         missing=missing,
     )
+
+
+async def _after_earlier_events(store: EventStore, query: PageQuery) -> PageQuery:
+    """Return the query without most events that its filter finds too old."""
+    if query.chosen.since is None:
+        return query
+    before = await position_before(store, query.chosen.since)
+    return msgspec.structs.replace(query, after=max(query.after, before))
 
 
 async def _ends_of_archives(store: EventStore) -> list[int]:

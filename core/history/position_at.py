@@ -8,10 +8,37 @@ recorded after it.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from herdbook.events.errors import CallerError, CorruptLogError
 from herdbook.events.store import ArchivedStore, EventStore
+
+CLOCK_DIFFERENCE: Final = timedelta(hours=1)
+"""Time by which the clocks of the machines on a log may differ, or one may have been
+set back, without an effect on ``position_before``."""
+
+
+async def position_before(store: EventStore, since: datetime | int) -> int:
+    """Return a position from which a read finds all events since a time or position.
+
+    It is a little too early for a time, so the events must still be compared with it.
+
+    Args:
+        store: The log.
+        since: The earliest time of recording, with a time zone, or the first position.
+
+    Raises:
+        CallerError: The time has no time zone, or is out of range in UTC.
+        CorruptLogError: The log ends before its head.
+    """
+    if isinstance(since, int):
+        return max(since - 1, 0)
+    try:
+        earlier = since - CLOCK_DIFFERENCE
+    except OverflowError:  # nothing was recorded in the year 1
+        return 0
+    return await position_at(store, earlier)
 
 
 async def position_at(store: EventStore, time: datetime) -> int:

@@ -86,7 +86,10 @@ async def log(  # noqa: PLR0913 - the options of a verb
             )
             recorded = _each(newest)
         else:
-            recorded = _oldest(manager, after or 0, end, wanted, limit)
+            start = after or 0
+            if chosen.since is not None:
+                start = max(start, await manager.position_before(chosen.since))
+            recorded = _oldest(manager, start, end, wanted, limit)
         async with aclosing(recorded):
             if invocation.json and not follow:
                 invocation.screen.write_json([event async for event in recorded])

@@ -37,8 +37,10 @@ FACTS: tuple[Fact, ...] = (
 STREAMS = ("model/local/a:1", "model/local/b:1", "model/other/a:1", "node/local")
 ACTORS = ("cli:ann", "api:ben", "reconciler")
 IDS = (None, "one", "two")
+STEP = timedelta(minutes=3)
+"""Time between two events, so that a log is longer than ``CLOCK_DIFFERENCE``."""
 
-moments = st.integers(-1, 61).map(lambda seconds: START + timedelta(seconds=seconds))
+moments = st.integers(-1, 61).map(lambda n: START + n * STEP)
 news = st.builds(
     NewEvent,
     fact=st.sampled_from(FACTS),
@@ -87,9 +89,9 @@ some_of_all = st.one_of(
 async def a_log(
     appended: Sequence[tuple[str, NewEvent]],
 ) -> tuple[MemoryEventStore, list[RecordedEvent]]:
-    """Return a log, an event a second, and what is in it."""
-    seconds = iter(range(len(appended)))
-    store = MemoryEventStore(clock=lambda: START + timedelta(seconds=next(seconds)))
+    """Return a log, an event in each step of time, and what is in it."""
+    numbers = iter(range(len(appended)))
+    store = MemoryEventStore(clock=lambda: START + next(numbers) * STEP)
     for stream, event in appended:
         await store.append(stream, [event], ANY)
     return store, [event async for event in store.read_all()]
@@ -242,6 +244,21 @@ async def test_rare_types_are_found_from_the_newest_event() -> None:
 
     assert [e.position for page in pages for e in page.events] == [2001]
     assert len(pages) == 3
+
+
+@pytest.mark.parametrize("read", [oldest_first, newest_first])
+async def test_page_since_a_time_reads_no_older_events(read: Read) -> None:
+    recorded_at = iter([START, START + timedelta(days=1)])
+    store = CountingStore(clock=lambda: next(recorded_at))
+    await store.append("model/local/a:1", some(ModelUsed(), 5000), ANY)
+    await store.append("model/local/a:1", some(ModelUsed(), 3), ANY)
+    chosen = HistoryFilter(since=START + timedelta(days=1))
+
+    page = await read(store, PageQuery(chosen=chosen))
+
+    assert sorted(event.position for event in page.events) == [5001, 5002, 5003]
+    assert page.next is None
+    assert store.read < 30
 
 
 @pytest.mark.parametrize(

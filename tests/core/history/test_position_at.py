@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herdbook.core.history.position_at import position_at
+from herdbook.core.history.position_at import (
+    CLOCK_DIFFERENCE,
+    position_at,
+    position_before,
+)
 from herdbook.events.errors import CallerError
 from herdbook.events.memory import MemoryEventStore
 from herdbook.events.store import ANY
@@ -51,3 +55,27 @@ async def test_clock_that_was_set_back_gives_one_of_the_places() -> None:
     store = await recorded_at([1, 5, 9, 3, 7, 11])
     at = await position_at(store, OCCURRED_AT + timedelta(seconds=6))
     assert at in {2, 4}  # recorded by then, and the next one was not
+
+
+@given(
+    st.lists(st.integers(0, 200), max_size=12).map(sorted),
+    st.lists(st.integers(0, int(CLOCK_DIFFERENCE.total_seconds() / 60)), min_size=12),
+    st.integers(-1, 260),
+)
+def test_events_since_a_time_follow_although_clocks_differ(
+    minutes: list[int], differences: list[int], at: int
+) -> None:
+    recorded = [60 * sum(both) for both in zip(minutes, differences, strict=False)]
+
+    async def before() -> int:
+        store = await recorded_at(recorded)
+        return await position_before(store, OCCURRED_AT + timedelta(minutes=at))
+
+    assert all(second < 60 * at for second in recorded[: asyncio.run(before())])
+
+
+async def test_everything_follows_the_start_of_time() -> None:
+    store = await recorded_at([1])
+    assert await position_before(store, datetime.min.replace(tzinfo=UTC)) == 0
+    assert await position_before(store, 1) == 0
+    assert await position_before(store, 2) == 1
