@@ -6,12 +6,13 @@ import asyncio
 import glob
 
 from herdbook.cli.invocation import Invocation
-from herdbook.core import HerdbookError, ModelRole
+from herdbook.core import HerdbookError, ModelRole, views
 from herdbook.core.clock import SystemClock
 from herdbook.core.log.location import LogLocation
 from herdbook.core.log.storage import Storage, log_exists
 from herdbook.events.facts import FACTS
-from herdbook.events.streams import MODEL_PREFIX, NODE_PREFIX, model_of, node_of
+from herdbook.events.streams import model_stream, node_stream
+from herdbook.projections.status_view import StatusView
 
 
 def complete_file(incomplete: str) -> list[str]:
@@ -21,34 +22,37 @@ def complete_file(incomplete: str) -> list[str]:
 
 def complete_model(incomplete: str) -> list[str]:
     """Return the names of models in the log that start with a text."""
-    keys = map(model_of, _streams(MODEL_PREFIX))
-    return sorted({key.name for key in keys if key and key.name.startswith(incomplete)})
+    names = {model.name for model in _status().records()}
+    return sorted(name for name in names if name.startswith(incomplete))
 
 
 def complete_node(incomplete: str) -> list[str]:
     """Return the names of nodes in the log that start with a text."""
-    names = map(node_of, _streams(NODE_PREFIX))
-    return sorted({name for name in names if name and name.startswith(incomplete)})
+    names = [node.name for node in _status().nodes()]
+    return sorted(name for name in names if name.startswith(incomplete))
 
 
 def complete_stream(incomplete: str) -> list[str]:
     """Return the streams of the log that start with a text."""
-    return sorted(_streams(incomplete))
+    status = _status()
+    streams = [model_stream(one.node, one.name) for one in status.records()]
+    streams += [node_stream(node.name) for node in status.nodes()]
+    return sorted(name for name in streams if name.startswith(incomplete))
 
 
-def _streams(prefix: str) -> set[str]:
+def _status() -> StatusView:
     try:
-        return asyncio.run(_read_streams(Invocation().log, prefix))
+        return asyncio.run(_read_status(Invocation().log))
     except HerdbookError:
-        return set()  # an error would garble the shell's prompt
+        return StatusView()  # an error would garble the shell's prompt
 
 
-async def _read_streams(log: LogLocation, prefix: str) -> set[str]:
+async def _read_status(log: LogLocation) -> StatusView:
+    """Return the status at the end of the log, from its snapshot if it has one."""
     if not await log_exists(log):
-        return set()
-    async with Storage.open(log, SystemClock()) as storage:
-        events = storage.store.read_all(stream_prefix=prefix)
-        return {event.stream async for event in events}
+        return StatusView()
+    async with Storage.open(log, SystemClock(), reading=True) as storage:
+        return (await views.restore(storage.store, storage.snapshots)).status
 
 
 def complete_role(incomplete: str) -> list[str]:
