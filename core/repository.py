@@ -49,18 +49,15 @@ class LiveViews:
     def __init__(self, store: EventStore, views: Views) -> None:
         self.store = store
         self.views = views
-        self._reading = asyncio.Lock()
+        self._is_read = asyncio.Event()  # cleared while somebody reads the log
+        self._is_read.set()
 
     async def apply(self, recorded: tuple[RecordedEvent, ...]) -> None:
-        """Apply appended events: at once if next, else after those before."""
-        if (
-            recorded[0].position == self.views.position + 1
-            and not self._reading.locked()
-        ):
-            for event in recorded:
+        """Apply appended events: at once if they are next, else after those before."""
+        await self.catch_up(until=recorded[0].position - 1)
+        for event in recorded:
+            if event.position > self.views.position:
                 self.views.apply(event)
-        elif recorded[-1].position > self.views.position:
-            await self.catch_up(until=recorded[-1].position)
 
     async def catch_up(self, *, until: int | None = None) -> None:
         """Apply events that others, or cancelled callers, have appended.
@@ -70,13 +67,20 @@ class LiveViews:
                 the views are there already.
         """
         target = (await self.store.head()).position if until is None else until
-        if self.views.position >= target:
+        while self.views.position < target and not self._is_read.is_set():
+            await self._is_read.wait()
+        missing = target - self.views.position
+        if missing <= 0:
             return
-        async with self._reading:
-            if self.views.position >= target:
-                return
-            async for event in self.store.read_all(after=self.views.position):
-                self.views.apply(event)
+        self._is_read.clear()
+        try:
+            events = self.store.read_all(after=self.views.position, limit=missing)
+            async for event in events:
+                # Commands of this process may have applied theirs meanwhile.
+                if event.position > self.views.position:
+                    self.views.apply(event)
+        finally:
+            self._is_read.set()
 
 
 class ModelRepository:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import suppress
 
 import pytest
@@ -71,6 +71,61 @@ async def test_repositories_on_one_log_decide_again_after_a_conflict() -> None:
     assert other.version("a:1") == 2
     await one.catch_up()
     assert one.views.status.dump() == other.views.status.dump()
+
+
+class CountingStore(MemoryEventStore):
+    """A log that counts what is read of it."""
+
+    read = 0
+
+    async def read_all(
+        self,
+        *,
+        after: int = 0,
+        limit: int | None = None,
+        stream_prefix: str = "",
+        types: Collection[str] | None = None,
+    ) -> AsyncGenerator[RecordedEvent, None]:
+        events = super().read_all(
+            after=after, limit=limit, stream_prefix=stream_prefix, types=types
+        )
+        async for event in events:
+            self.read += 1
+            await asyncio.sleep(0)
+            yield event
+
+
+async def test_only_events_of_others_are_read_and_each_once() -> None:
+    store = CountingStore()
+    one, other = a_register(store), a_register(store)
+    for number in range(5):
+        await other.record(f"a{number}:1", [FOUND], cause=Cause.OBSERVED)
+
+    await asyncio.gather(
+        *(one.record(f"b{n}:1", [FOUND], cause=Cause.OBSERVED) for n in range(5))
+    )
+
+    assert (store.read, one.views.position) == (5, 10)
+    replayed = Views()
+    await replayed.replay(store)
+    assert one.views.status.dump() == replayed.status.dump()
+
+
+async def test_read_that_is_cancelled_is_continued_by_the_next_command() -> None:
+    store = CountingStore()
+    one, other = a_register(store), a_register(store)
+    for number in range(5):
+        await other.record(f"a{number}:1", [FOUND], cause=Cause.OBSERVED)
+    reading = asyncio.create_task(one.catch_up())
+    waiting = asyncio.create_task(one.catch_up())
+    while store.read < 2:
+        await asyncio.sleep(0)
+
+    reading.cancel()
+    await waiting
+
+    assert one.views.position == 5
+    assert reading.cancelled()
 
 
 async def test_facts_decided_at_a_version_are_not_decided_again() -> None:

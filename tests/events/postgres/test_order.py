@@ -267,3 +267,26 @@ async def test_notifications_of_other_programs_change_nothing(
         assert (await anext(events)).position == 3
         assert store.failures()["log_watcher"] is None
         await events.aclose()
+
+
+async def test_append_reads_no_other_events_though_the_log_has_grown(
+    address: PostgresAddress,
+) -> None:
+    """A session keeps the plans that it made when the log was short."""
+    stream = "model/n/m"
+    async with (
+        await PostgresEventStore.open(address) as store,
+        administrator(address) as connection,
+    ):
+        await store.append(stream, [event()], ANY)
+        async with connection.transaction():
+            assert await write(connection, planned(await store.head(), stream, 1))
+        await store.append(stream, [event() for _ in range(1000)], ANY)
+
+        async with connection.transaction():
+            assert await write(connection, planned(await store.head(), stream, 1002))
+            read = await connection.execute(
+                "SELECT seq_tup_read FROM pg_stat_xact_user_tables "
+                "WHERE relid = 'events'::regclass"
+            )
+            assert await read.fetchone() == (0,)
