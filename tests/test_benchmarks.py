@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.timeout(300)  # the first of them waits for the run
+
 ROOT = Path(__file__).parent.parent
 
 GOALS = {

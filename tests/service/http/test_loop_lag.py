@@ -82,6 +82,9 @@ QUERIES = {
 }
 """Queries that make much work, or that a path needs; the others are asked without."""
 
+PATIENCE_S = 120
+"""Longest time of an answer: CPU time is judged, and a busy machine takes its time."""
+
 ENDLESS = {"/v1/events/stream"}
 """Paths with an endless response."""
 
@@ -118,10 +121,12 @@ def lag_of(service: ServiceThread, request: str) -> float:
 
     Something is recorded first, so that no answer is one that was kept.
     """
-    used = service.http.post(f"/v1/models/{names(1)[0]}/uses", json={})
+    used = service.http.post(
+        f"/v1/models/{names(1)[0]}/uses", json={}, timeout=PATIENCE_S
+    )
     assert used.status_code == 201, used.text
     with LoopLag(service.loop).measured() as lag:
-        answer = service.http.get(request)
+        answer = service.http.get(request, timeout=PATIENCE_S)
     if answer.status_code == 400 and "'as_of' is unknown" in answer.text:
         return 0.0  # a path without a past
     assert answer.status_code in EXPECTED, f"{request}: {answer.text}"
