@@ -118,7 +118,7 @@ async def back_up(
     check_target(target, log, replace=replace)
     archive_directory = log_file_path(log).parent
     return await write_verified(
-        target, write, clock, archive_directory=archive_directory
+        target, write, clock, log=log, archive_directory=archive_directory
     )
 
 
@@ -127,6 +127,7 @@ async def write_verified(
     write: Callable[[Path], Awaitable[object]],
     clock: Clock,
     *,
+    log: LogLocation,
     archive_directory: Path | None = None,
 ) -> Backup:
     """Let a function write a copy of a log, verify it and put it at the target.
@@ -135,13 +136,15 @@ async def write_verified(
         target: The target.
         write: Writes the copy.
         clock: The clock of the store.
+        log: The log, for errors.
         archive_directory: The directory in which archives are looked for.
     """
     async with private_directory(target.parent) as directory:
         copy = directory / target.name
         await write(copy)
+        subject = f"the copy of {log}"
         found = await verified(
-            copy, clock, subject=target, archive_directory=archive_directory
+            copy, clock, subject=subject, archive_directory=archive_directory
         )
         async with Storage.open(
             copy, clock, archive_directory=archive_directory
@@ -278,7 +281,11 @@ def _check_unused(log: Path) -> None:
 
 
 async def verified(
-    copy: Path, clock: Clock, *, subject: Path, archive_directory: Path | None = None
+    copy: Path,
+    clock: Clock,
+    *,
+    subject: Path | str,
+    archive_directory: Path | None = None,
 ) -> Verification:
     """Verify a copy; return the findings that are not damage.
 

@@ -34,7 +34,9 @@ async def back_up_database(
     """Write a verified copy of a log to a file; see ``back_up``."""
     clock = clock or SystemClock()
     check_target(target, log, replace=replace)
-    return await write_verified(target, lambda file: copy(log, file, clock), clock)
+    return await write_verified(
+        target, lambda file: copy(log, file, clock), clock, log=log
+    )
 
 
 async def restore_to_database(

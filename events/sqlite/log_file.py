@@ -45,8 +45,7 @@ def log_file_path(log: str | os.PathLike[str], ending: str = "") -> Path:
         log: Any path of the log.
         ending: Suffix of the other file, such as ``-wal``; empty for the log itself.
     """
-    real = Path(os.path.realpath(log))
-    return real.with_name(f"{real.name}{ending}")
+    return Path(f"{os.path.realpath(log)}{ending}")
 
 
 def belongs_to_log(path: Path, log: Path) -> bool:

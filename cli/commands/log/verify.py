@@ -28,6 +28,7 @@ from herdbook.core.archives.signature import check_signatures
 from herdbook.core.checks.verification import verify as check
 from herdbook.core.proof.proof import check_anchors
 from herdbook.events.errors import VERIFY_OR
+from herdbook.events.findings import Kind
 from herdbook.events.store import Head
 from herdbook.presentation import shapes
 from herdbook.projections.sentences import counted
@@ -180,7 +181,9 @@ def _summary(found: Verification, seconds: float) -> str:
     if not found.events and not found.findings:
         return "no events yet"
     condition = f"chain intact from #1 to #{found.head.position}"
-    if found.findings:
+    if found.findings and all(each.kind is Kind.ANCHOR for each in found.findings):
+        condition += ", but not confirmed by every anchor"
+    elif found.findings:
         condition = "damaged"
     elif found.missing:
         condition = "chain intact except in missing archives"
