@@ -142,7 +142,7 @@ async def test_backup_of_a_damaged_log_is_refused(log: Path, target: Path) -> No
     data = log.read_bytes()
     log.write_bytes(data.replace(b'"size_bytes":1', b'"size_bytes":2', 1))
 
-    with pytest.raises(CorruptLogError, match="^the copy of .*herd.db is damaged"):
+    with pytest.raises(CorruptLogError, match=r"^the copy of .*herd\.db is damaged"):
         await back_up(log, target)
 
     assert not any(target.parent.iterdir())
