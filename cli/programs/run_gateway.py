@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -155,6 +156,9 @@ async def _serve(
             )
             servers = ", ".join(manager.url for manager in fleet.managers())
             async with served as address:
+                # What the start has made is mostly code and never becomes garbage:
+                # collections, which block the event loop, need not look at it.
+                gc.freeze()
                 _write_start(invocation, address, servers, metrics)
                 stop.started()
                 await stop.requested.wait()
