@@ -117,7 +117,9 @@ class Commands(Queries):
             clock=clock,
             settings=settings,
         )
-        self.uses = Uses(repository, self._reconciler, self.latest)
+        self.uses = Uses(
+            repository, self._reconciler, self.latest, self.latest_settings
+        )
         self._puller = Puller(context)
         self._loader = Loader(context)
 

@@ -28,7 +28,7 @@ from herdbook.core.models.registry import ModelRegistry, Suggestion
 from herdbook.core.open_log import OpenLog
 from herdbook.core.repository import ModelRepository
 from herdbook.events.archive_file import UNREADABLE
-from herdbook.events.facts import Capability
+from herdbook.events.facts import Capability, Setting
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.store import ArchivedStore, Head
 from herdbook.events.streams import is_of_node, model_stream
@@ -75,6 +75,15 @@ class Queries:
             overdue_since=self._overdue_since(),
             held_back=self._held_back(),
         )
+
+    def latest_settings(self, name: str) -> Mapping[str, Setting]:
+        """Return the settings of a model, without catching up with the log.
+
+        Raises:
+            InvalidNameError: The name is not valid.
+        """
+        views, node = self._repository.views, self._repository.node
+        return ReadModel(views, self.registry, node).settings(name)
 
     def _spelled(self, name: str) -> str:
         """Return the canonical name of a model, spelled as the server spells it.

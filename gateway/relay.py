@@ -22,13 +22,19 @@ from herdbook.gateway.connections.exchange import Exchange
 from herdbook.gateway.model_lists import ModelLists
 from herdbook.gateway.observer import NO_OBSERVER, GatewayObserver
 from herdbook.gateway.protocol.answers import Refusal
-from herdbook.gateway.protocol.endpoints import SAFE_METHODS, Effect, Endpoint
+from herdbook.gateway.protocol.endpoints import (
+    FORMS,
+    SAFE_METHODS,
+    Effect,
+    Endpoint,
+)
 from herdbook.gateway.protocol.headers import (
     Headers,
     Request,
     request_head,
     with_length,
 )
+from herdbook.gateway.protocol.json_bodies import request_fields_if_any
 from herdbook.gateway.recording.uses import Use, UseTracker
 from herdbook.gateway.routing.sent_request import SentRequest
 from herdbook.gateway.routing.upstreams import IncomingRequest, Route, Router
@@ -145,8 +151,16 @@ class Relay:
         Raises:
             Refusal: No model fits what is requested, or the token must not use it.
         """
+        fields = {}
+        if body is not None:
+            # Read once, for the name, the settings and the conversation. A form, which
+            # may be long, has none.
+            is_form = incoming.endpoint.path in FORMS
+            fields = {} if is_form else request_fields_if_any(body)
+            if exchange.tracker is not None:
+                exchange.tracker.whole_request_body(body, fields)
         check_body(incoming, body)
-        incoming = incoming._replace(request=exchange.request, body=body)
+        incoming = incoming._replace(body=body, fields=fields)
         self._send_collected(exchange, incoming, self._router.route(incoming))
 
     def _send_collected(
@@ -162,14 +176,14 @@ class Relay:
         Raises:
             Refusal: The token must not use the model.
         """
-        endpoint, request, caller, body = incoming[:4]
+        endpoint, request, caller, body, _, fields = incoming
         limits = caller.limits
         rewriter = None if endpoint.effect is Effect.CHANGE else route.upstream.rewriter
         changed = None
         if body is not None and rewriter is not None:
             changed = rewriter.rewrite(
                 endpoint,
-                body,
+                fields,
                 counted=limits.tokens_per_day is not None,
                 allowed=limits.allow if limits.models else None,
                 choice=route.choice,

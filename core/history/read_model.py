@@ -14,7 +14,7 @@ from herdbook.core.models.configuration import ModelOptions, options_for
 from herdbook.core.models.names import canonical_name, name_key, respelled
 from herdbook.core.models.registry import ModelRegistry, parse_role
 from herdbook.core.views import Views
-from herdbook.events.facts import Capability
+from herdbook.events.facts import Capability, Setting
 from herdbook.events.findings import Finding
 from herdbook.events.streams import model_stream, node_stream
 from herdbook.projections.recommendation import Candidate, Recommendation
@@ -210,6 +210,16 @@ class ReadModel:
             status.name, ModelMetadata(), self._registry
         ).capabilities
         return status.capabilities
+
+    def settings(self, name: str) -> Mapping[str, Setting]:
+        """Return the configured settings of a model, which must not be changed.
+
+        Raises:
+            InvalidNameError: The name is not valid.
+        """
+        stream = model_stream(self._node, self.spelled(name))
+        known = self._views.status.find(stream)
+        return {} if known is None else known.settings
 
     def statistics(self, name: str) -> ModelStatistics:
         """Return statistics of a model over its history up to this position."""

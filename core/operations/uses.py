@@ -10,7 +10,12 @@ from herdbook.core.history.read_model import ReadModel
 from herdbook.core.reconcile.reconciler import Reconciler
 from herdbook.core.reconcile.use_watch import RelayedUses
 from herdbook.core.repository import ATTEMPTS, ModelRepository
-from herdbook.events.facts import ModelUsed, UseFailed, UsesNotRecorded
+from herdbook.events.facts import (
+    ModelUsed,
+    Setting,
+    UseFailed,
+    UsesNotRecorded,
+)
 from herdbook.events.recorded import Cause
 from herdbook.projections.status import ModelStatus
 
@@ -22,9 +27,12 @@ class Uses:
         repository: Where they are recorded.
         reconciler: Finds the changes of the server that clients caused.
         latest: Returns the newest read model without reading the log.
+        settings: Returns the settings of a model by its name, likewise. They must not
+            be changed. Raises ``InvalidNameError``.
 
     Attributes:
         latest: The same function.
+        settings: The same function.
     """
 
     def __init__(
@@ -32,10 +40,12 @@ class Uses:
         repository: ModelRepository,
         reconciler: Reconciler,
         latest: Callable[[], ReadModel],
+        settings: Callable[[str], Mapping[str, Setting]],
     ) -> None:
         self._repository = repository
         self._reconciler = reconciler
         self.latest = latest
+        self.settings = settings
 
     def status(self, name: str) -> ModelStatus | None:
         """Return the status of a model, as the log had it last.

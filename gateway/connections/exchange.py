@@ -224,10 +224,7 @@ class Exchange:
             self.tracker.request_end()
         if self._collected is not None:
             assert self._ready is not None
-            body = b"".join(self._collected)
-            if self.tracker is not None:
-                self.tracker.whole_request_body(body)
-            self._ready(self, body)
+            self._ready(self, b"".join(self._collected))
         elif self.request.chunked:
             self._request_out.append(b"0\r\n\r\n")
 

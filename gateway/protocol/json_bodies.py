@@ -72,6 +72,17 @@ def request_fields(body: bytes) -> Fields:
     return found
 
 
+def request_fields_if_any(body: bytes) -> Fields:
+    """Return the fields of a request as ``request_fields``; empty if it has none.
+
+    The server reports what is wrong with it.
+    """
+    try:
+        return request_fields(body)
+    except msgspec.DecodeError:
+        return {}
+
+
 def items_of(value: bytes | msgspec.Raw) -> list[msgspec.Raw]:
     """Return the items of an array.
 

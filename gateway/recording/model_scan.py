@@ -12,14 +12,10 @@ from typing import Final
 
 import msgspec
 
-from herdbook.gateway.protocol.json_bodies import fields_of, text_of
+from herdbook.gateway.protocol.json_bodies import Fields, text_of
 
 _LONGEST: Final = 1024
 """Bytes of a string that are collected; model names are shorter."""
-
-_LONGEST_WHOLE: Final = 1 << 16
-"""Bytes of a body that is decoded as a whole; images are skipped faster by a scan."""
-
 
 _AT_TOP: Final = re.compile(rb'["{}\[\],]')
 _BELOW: Final = re.compile(rb'["{}\[\]]')
@@ -61,27 +57,25 @@ class ModelScan:
         while at < end:
             at = self._string(data, at) if self._in_string else self._between(data, at)
 
-    def feed_whole(self, data: bytes) -> None:
-        """Read a whole body at once, which is faster for a short one."""
-        if len(data) > _LONGEST_WHOLE:
+    def feed_whole(self, data: bytes, fields: Fields) -> None:
+        """Read a whole body at once, whose fields were read already.
+
+        Args:
+            data: The body.
+            fields: Its fields as ``request_fields`` returns them; empty if that failed.
+        """
+        found: dict[str, str] = {}
+        for key in self._keys:
+            value = bytes(fields.get(key, b""))
+            if value.startswith(b'"'):
+                found[key] = _decoded(value[1:-1])
+            elif value:
+                self.feed(data)  # not a text, but an earlier equal key may have one
+                return
+        if fields:
+            self.found = found
+        else:
             self.feed(data)
-            return
-        try:
-            fields = fields_of(data)
-        except msgspec.DecodeError:
-            self.feed(data)
-            return
-        named = [(key.lower(), raw) for key, raw in fields.items()]
-        named = [one for one in named if one[0] in self._keys]
-        if len({key for key, _ in named}) < len(named):
-            self.feed(data)  # spelled in several ways: the last one counts
-            return
-        values = {key: bytes(raw) for key, raw in named}
-        if not all(value.startswith(b'"') for value in values.values()):
-            self.feed(data)  # an earlier equal key may have the text
-            return
-        for key, value in values.items():
-            self.found[key] = _decoded(value[1:-1])
 
     def _between(self, data: bytes, at: int) -> int:
         """Read to the next string; return where to continue."""

@@ -6,6 +6,8 @@ import re
 from collections.abc import Collection
 from typing import Final
 
+from herdbook.gateway.protocol.json_bodies import Fields
+
 _LONGEST: Final = 4_096
 """Bytes of the head of a part, or of a value, that are collected."""
 
@@ -38,7 +40,10 @@ class FormScan:
         while self._rest is not None and self._step(self._rest):
             pass
 
-    feed_whole = feed
+    def feed_whole(self, data: bytes, fields: Fields) -> None:
+        """Read a whole form; it has no fields of JSON."""
+        del fields
+        self.feed(data)
 
     def _step(self, rest: bytes) -> bool:
         """Read to the next mark; return whether there was one."""

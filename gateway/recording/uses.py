@@ -18,6 +18,7 @@ from herdbook.gateway.protocol.endpoints import (
     lines_per_piece,
 )
 from herdbook.gateway.protocol.headers import Headers, value_of
+from herdbook.gateway.protocol.json_bodies import Fields
 from herdbook.gateway.recording.compression import Decoder
 from herdbook.gateway.recording.counts import (
     HEAD_BYTES,
@@ -161,9 +162,14 @@ class UseTracker:
         """Receive the end of the request."""
         self._complete = True
 
-    def whole_request_body(self, data: bytes) -> None:
-        """Take the whole body of a request, instead of its pieces."""
-        self._scan.feed_whole(data)
+    def whole_request_body(self, data: bytes, fields: Fields) -> None:
+        """Take the whole body of a request, instead of its pieces.
+
+        Args:
+            data: The body.
+            fields: Its fields; empty if they are not known.
+        """
+        self._scan.feed_whole(data, fields)
         self._asked_bytes += len(data)
 
     def choose(self, model: str, role: str) -> None:

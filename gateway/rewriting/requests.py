@@ -13,6 +13,7 @@ import msgspec
 
 from herdbook.core import InvalidNameError, ReadModel, UnknownRoleError
 from herdbook.core.models.configuration import keep_alive_seconds, options_for
+from herdbook.core.operations.uses import Uses
 from herdbook.events.facts import Setting
 from herdbook.gateway.protocol.answers import Refusal
 from herdbook.gateway.protocol.endpoints import SHOWS, Effect, Endpoint, Form
@@ -20,7 +21,6 @@ from herdbook.gateway.protocol.headers import Headers
 from herdbook.gateway.protocol.json_bodies import (
     Fields,
     fields_of,
-    request_fields,
     text_of,
     value_in,
 )
@@ -97,20 +97,20 @@ class Rewriter:
     """Changes requests by what the log says about the models.
 
     Args:
-        latest: Returns the newest read model without reading the log.
+        uses: Knows the models of the server.
     """
 
-    def __init__(self, latest: Callable[[], ReadModel]) -> None:
-        self._latest = latest
+    def __init__(self, uses: Uses) -> None:
+        self._uses = uses
 
     def latest(self) -> ReadModel:
         """Return the newest read model without reading the log."""
-        return self._latest()
+        return self._uses.latest()
 
     def rewrite(
         self,
         endpoint: Endpoint,
-        body: bytes,
+        given: Fields,
         *,
         counted: bool = False,
         allowed: Callable[[str], bool] | None = None,
@@ -120,7 +120,7 @@ class Rewriter:
 
         Args:
             endpoint: What is requested.
-            body: The whole body.
+            given: The fields of the body; they are not changed.
             counted: Whether the answer must report its tokens, for a budget.
             allowed: Whether the client may use a model; None if it may use all.
             choice: The model that was chosen already; None to choose one if need be.
@@ -128,21 +128,18 @@ class Rewriter:
         Raises:
             Refusal: No model fits what is requested.
         """
-        try:
-            fields = request_fields(body)
-            key = _key_of(endpoint, fields)
-            asked = text_of(fields.get(key, b"null"))
-        except msgspec.DecodeError:  # the server reports it, or takes the last spelling
+        asked = asked_model(endpoint, given)
+        if asked is None:
             return None
-        read_model = self._latest()
-        choice = choice or _choose(read_model, asked, allowed)
+        choice = choice or self._choose(asked, allowed)
         headers: Headers = [] if choice is None else choice.headers
         model, role = (asked, "") if choice is None else (choice.model, choice.role)
+        fields = given.copy()
         if model != asked:
-            fields[key] = msgspec.Raw(_encode(model))
+            fields[_key_of(endpoint, fields)] = msgspec.Raw(_encode(model))
         applied: list[str] = []
         if endpoint.effect is Effect.USE:
-            applied = _apply_settings(read_model, endpoint, model, fields)
+            applied = self._apply_settings(endpoint, model, fields)
         if counted:
             applied += _ask_for_counts(endpoint, fields)
         if applied:
@@ -151,20 +148,32 @@ class Rewriter:
             return None
         return Rewritten(_encode(fields), model, role, headers)
 
+    def _choose(
+        self, asked: str, allowed: Callable[[str], bool] | None
+    ) -> Choice | None:
+        """Return the model for a role or a list; None if a model was asked for.
 
-def _choose(
-    read_model: ReadModel, asked: str, allowed: Callable[[str], bool] | None
-) -> Choice | None:
-    """Return the model for a role or a list; None if a model was asked for.
+        Raises:
+            Refusal: No model fits.
+        """
+        if asked.startswith(ROLE):
+            return _by_role(self.latest(), asked.removeprefix(ROLE), allowed)
+        if "," in asked:
+            return Choice(_first_present(self.latest(), asked), "", f"first of {asked}")
+        return None
 
-    Raises:
-        Refusal: No model fits.
-    """
-    if asked.startswith(ROLE):
-        return _by_role(read_model, asked.removeprefix(ROLE), allowed)
-    if "," in asked:
-        return Choice(_first_present(read_model, asked), "", f"first of {asked}")
-    return None
+    def _apply_settings(
+        self, endpoint: Endpoint, model: str, fields: Fields
+    ) -> list[str]:
+        """Add the configured settings that a request lacks; return them as text.
+
+        With the setting ``override``, configured values replace those of the request.
+        """
+        try:
+            settings = self._uses.settings(model)
+        except InvalidNameError:
+            return []
+        return _merge_settings(settings, endpoint, fields) if settings else []
 
 
 def _key_of(endpoint: Endpoint, fields: Fields) -> str:
@@ -224,17 +233,10 @@ def _first_present(read_model: ReadModel, names: str) -> str:
     raise Refusal(404, f"The server has none of the models '{names[:200]}'.")
 
 
-def _apply_settings(
-    read_model: ReadModel, endpoint: Endpoint, model: str, fields: Fields
+def _merge_settings(
+    settings: Mapping[str, Setting], endpoint: Endpoint, fields: Fields
 ) -> list[str]:
-    """Add the configured settings that a request lacks; return them as text.
-
-    With the setting ``override``, the configured values replace those of the request.
-    """
-    try:
-        settings = read_model.status(model).settings
-    except InvalidNameError:
-        return []
+    """Add settings that a request lacks; return them as text."""
     configured, wins = options_for(settings), settings.get("override") is True
     applied = []
     if endpoint.form is Form.OLLAMA:

@@ -167,7 +167,7 @@ class Nodes:
                 manager.url,
                 self._settings,
                 recorder,
-                None if self._settings.plain else Rewriter(manager.uses.latest),
+                None if self._settings.plain else Rewriter(manager.uses),
                 running=running,
                 authorization=manager.authorization.encode(),
             )

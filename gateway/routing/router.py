@@ -29,7 +29,7 @@ from herdbook.gateway.protocol.endpoints import (
     Effect,
 )
 from herdbook.gateway.protocol.headers import Headers, value_of
-from herdbook.gateway.protocol.json_bodies import Fields, request_fields, text_of
+from herdbook.gateway.protocol.json_bodies import Fields, text_of
 from herdbook.gateway.recording.multipart import FormScan
 from herdbook.gateway.rewriting.requests import (
     ROLE,
@@ -94,8 +94,6 @@ class FleetRouter:
         nodes = self._eligible(incoming)
         if len(self._nodes) == 1:
             return Route(nodes[0])
-        # Read once: the name and the conversation are both in it.
-        incoming = incoming._replace(fields=_fields_of(incoming))
         asked = _named(incoming)
         if incoming.endpoint.effect is Effect.CHANGE:
             upstream = self._to_change(asked, incoming, nodes)
@@ -357,14 +355,6 @@ def _made(incoming: IncomingRequest) -> str | None:
         return canonical_name(name)
     except InvalidNameError:  # the server reports that
         return None
-
-
-def _fields_of(incoming: IncomingRequest) -> Fields:
-    """Return the fields of a request's body; empty if it is no object."""
-    try:
-        return {} if incoming.body is None else request_fields(incoming.body)
-    except msgspec.DecodeError:  # the server reports what is wrong
-        return {}
 
 
 def _named(incoming: IncomingRequest) -> str:

@@ -109,7 +109,8 @@ class IncomingRequest(NamedTuple):
         caller: Who sent it.
         body: The whole body; None if it was not collected.
         tried: Names of nodes that failed to answer it.
-        fields: The fields of the body, once they were read; empty if it is no object.
+        fields: The fields of the body, not to be changed; empty if it was not
+            collected, or is no object.
     """
 
     endpoint: Endpoint

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from herdbook.gateway.protocol.json_bodies import request_fields_if_any
 from herdbook.gateway.recording.model_scan import ModelScan
 
 values = st.recursive(
@@ -34,7 +35,7 @@ def scanned(body: bytes, *cuts: int) -> dict[str, str]:
 def read_at_once(body: bytes) -> dict[str, str]:
     """Read a whole body."""
     scan = ModelScan(("model", "name"))
-    scan.feed_whole(body)
+    scan.feed_whole(body, request_fields_if_any(body))
     return scan.found
 
 

@@ -15,6 +15,7 @@ from support.gateway.scripted import raw_connection
 from herdbook.events.facts import ModelUsed, Setting
 from herdbook.gateway.connections import exchange
 from herdbook.gateway.protocol.endpoints import endpoint_of
+from herdbook.gateway.protocol.json_bodies import request_fields_if_any
 from herdbook.gateway.recording import recorder
 from herdbook.gateway.rewriting.requests import Rewriter
 
@@ -32,11 +33,12 @@ async def configured() -> AsyncIterator[tuple[RecordingGateway, Rewriter]]:
     """Serve a gateway; one model has settings."""
     async with recording_gateway() as there:
         await there.manager.configure(MODEL, SETTINGS)
-        yield there, Rewriter(there.manager.uses.latest)
+        yield there, Rewriter(there.manager.uses)
 
 
 def rewritten(rewriter: Rewriter, path: str, body: str) -> str | None:
-    changed = rewriter.rewrite(endpoint_of("POST", path.encode()), body.encode())
+    endpoint = endpoint_of("POST", path.encode())
+    changed = rewriter.rewrite(endpoint, request_fields_if_any(body.encode()))
     return None if changed is None else changed.body.decode()
 
 
