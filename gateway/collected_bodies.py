@@ -15,7 +15,6 @@ from herdbook.gateway.protocol.endpoints import (
     SHOWS,
     Effect,
 )
-from herdbook.gateway.protocol.headers import value_of
 from herdbook.gateway.rewriting.requests import only_loads
 from herdbook.gateway.routing.upstreams import IncomingRequest
 from herdbook.gateway.settings import GatewaySettings
@@ -36,7 +35,7 @@ def must_collect(
             the token may use.
     """
     endpoint, request, caller = incoming[:3]
-    compressed = value_of(request.headers, b"content-encoding") is not None
+    compressed = b"content-encoding" in request.values
     if caller.limits.models:
         return _has_checked_body(incoming, compressed=compressed)
     if compressed:

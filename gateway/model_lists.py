@@ -9,6 +9,7 @@ from herdbook.gateway.connections.exchange import Exchange
 from herdbook.gateway.connections.server import UNREACHABLE
 from herdbook.gateway.protocol.answers import Refusal
 from herdbook.gateway.protocol.endpoints import Endpoint
+from herdbook.gateway.protocol.headers import values_of
 from herdbook.gateway.rewriting.lists import LISTS, PS, changed_list, merged_list
 from herdbook.gateway.routing.upstreams import NODE_HEADER, IncomingRequest, Router
 
@@ -72,7 +73,7 @@ class ModelLists:
             (b"Content-Length", b"%d" % len(body)),
             (NODE_HEADER, names),
         ]
-        exchange.answer_head(200, b"OK", headers)
+        exchange.answer_head(200, b"OK", headers, values_of(headers))
         exchange.answer_body(body)
         exchange.answer_end(reusable=False)
 

@@ -160,7 +160,8 @@ class Relay:
             if exchange.tracker is not None:
                 exchange.tracker.whole_request_body(body, fields)
         check_body(incoming, body)
-        incoming = incoming._replace(body=body, fields=fields)
+        endpoint, request, caller = incoming[:3]
+        incoming = IncomingRequest(endpoint, request, caller, body, fields=fields)
         self._send_collected(exchange, incoming, self._router.route(incoming))
 
     def _send_collected(

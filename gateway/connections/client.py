@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from herdbook.gateway.connections.requests import RequestParser
 from herdbook.gateway.protocol.answers import CONTINUE, Refusal, error_answer
 from herdbook.gateway.protocol.endpoints import Endpoint, Form, endpoint_of
-from herdbook.gateway.protocol.headers import Headers, Request, value_of
+from herdbook.gateway.protocol.headers import Headers, Request
 
 if TYPE_CHECKING:
     from herdbook.gateway.connections.exchange import Exchange
@@ -92,9 +92,9 @@ class ClientConnection(asyncio.Protocol):
 
     def hold(self, *, held: bool) -> None:
         """Stop or continue to read from the client."""
-        if self._transport is None or self._transport.is_closing():
+        if held == self._held:
             return
-        if held != self._held:
+        if self._transport is not None and not self._transport.is_closing():
             self._held = held
             self._since = time.monotonic()
             if held:
@@ -211,7 +211,7 @@ class ClientConnection(asyncio.Protocol):
         endpoint = endpoint_of(request.method, request.target)
         self._form = endpoint.form
         self._exchange = self._gateway.exchange(self, request, endpoint)
-        if not request.http_1_0 and value_of(request.headers, b"expect") is not None:
+        if b"expect" in request.values and not request.http_1_0:
             self.write(CONTINUE)
 
     def take_body(self, data: bytes) -> None:

@@ -16,8 +16,9 @@ from herdbook.gateway.protocol.headers import (
     OF_LENGTH,
     Headers,
     Request,
+    Values,
     answer_head,
-    value_of,
+    values_of,
 )
 
 if TYPE_CHECKING:
@@ -265,13 +266,22 @@ class Exchange:
         self._sent, self._sent_bytes = [], 0
         return True
 
-    def answer_head(self, status: int, reason: bytes, headers: Headers) -> None:
-        """Receive the head of the answer."""
+    def answer_head(
+        self, status: int, reason: bytes, headers: Headers, values: Values
+    ) -> None:
+        """Receive the head of the answer.
+
+        Args:
+            status: The status.
+            reason: The reason phrase.
+            headers: The headers.
+            values: The same, to look one up.
+        """
         self._sent = None
         if self.route is not None and self.route.answered(self, status):
             return
         if self._held is not None:
-            if value_of(headers, b"content-encoding") is None:
+            if b"content-encoding" not in values:
                 self._held.head = (status, reason, headers)
                 return
             self._held = None
@@ -279,13 +289,14 @@ class Exchange:
             status,
             reason,
             headers + self.answer_headers,
+            values,
             self.request,
             last=not self.request_complete,
         )
         self._chunked, self._close = framing
         self._to_client.append(head)
         if self.tracker is not None:
-            self.tracker.answer_head(status, headers)
+            self.tracker.answer_head(status, values)
 
     def answer_body(self, data: bytes) -> None:
         """Receive a piece of the answer's body."""
@@ -313,7 +324,7 @@ class Exchange:
             headers = [one for one in headers if one[0].lower() not in OF_LENGTH]
             headers.append((b"Content-Length", b"%d" % len(body)))
         self._held = None
-        self.answer_head(status, reason, headers)
+        self.answer_head(status, reason, headers, values_of(headers))
         for piece in held.pieces if body is None else [body]:
             self.answer_body(piece)
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from herdbook.gateway.protocol.answers import Refusal
-from herdbook.gateway.protocol.headers import Headers, Request, value_of
+from herdbook.gateway.protocol.headers import Headers, Request, values_of
 
 _MOST_WAITING: Final = 65_536
 """Bytes of requests that may wait before the client is not read any more."""
@@ -251,7 +251,8 @@ class RequestParser:
         version = self._parser.get_http_version()
         if version not in {"1.1", "1.0"}:
             raise Refusal(505, f"HTTP/{version} is not supported. Use HTTP/1.1.")
-        coding = value_of(self.headers, b"transfer-encoding")
+        values = values_of(self.headers)
+        coding = values.get(b"transfer-encoding")
         if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
             raise Refusal(400, "Transfer-Encoding must be 'chunked', over HTTP/1.1.")
         method = self.method
@@ -261,6 +262,7 @@ class RequestParser:
             method,
             _origin_form(self.target),
             self.headers,
+            values,
             version == "1.0",
             self._parser.should_keep_alive(),
             coding is not None,

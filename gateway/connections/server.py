@@ -12,7 +12,7 @@ import httptools
 
 from herdbook.core.ollama.connections import reason_of
 from herdbook.gateway.protocol.answers import Refusal
-from herdbook.gateway.protocol.headers import Headers
+from herdbook.gateway.protocol.headers import Headers, values_of
 
 if TYPE_CHECKING:
     from herdbook.gateway.connections.exchange import Exchange
@@ -182,9 +182,9 @@ class ServerConnection(asyncio.Protocol):
         assert exchange is not None
         self._keep_alive = self._parser.should_keep_alive()
         headers, self._headers = self._headers, []
-        exchange.answer_head(status, self._reason, headers)
-        names = {name.lower() for name, _ in headers}
-        sized = not names.isdisjoint({b"content-length", b"transfer-encoding"})
+        values = values_of(headers)
+        exchange.answer_head(status, self._reason, headers, values)
+        sized = b"content-length" in values or b"transfer-encoding" in values
         if exchange.request.method == "HEAD":
             self._complete = True
             # The parser waits for a body that does not come.

@@ -24,6 +24,10 @@ _OF_REQUESTS: Final = _HOP_BY_HOP | {b"host", b"expect"}
 answered by the gateway."""
 
 
+Values: TypeAlias = dict[bytes, bytes]
+"""The first value of each header, by its name in lower case."""
+
+
 class Request(NamedTuple):
     """The head of a request, as received.
 
@@ -31,6 +35,7 @@ class Request(NamedTuple):
         method: The method.
         target: Path and query.
         headers: The headers, in order.
+        values: The same, to look one up.
         http_1_0: Whether the client uses HTTP/1.0.
         keep_alive: Whether the client wants to use its connection again.
         chunked: Whether the body is sent in chunks.
@@ -39,6 +44,7 @@ class Request(NamedTuple):
     method: str
     target: bytes
     headers: Headers
+    values: Values
     http_1_0: bool
     keep_alive: bool
     chunked: bool
@@ -62,7 +68,12 @@ def with_length(request: Request, length: int) -> Request:
         header for header in request.headers if header[0].lower() not in OF_LENGTH
     ]
     headers.append((b"Content-Length", b"%d" % length))
-    return request._replace(headers=headers, chunked=False)
+    return request._replace(headers=headers, values=values_of(headers), chunked=False)
+
+
+def values_of(headers: Headers) -> Values:
+    """Return the first value of each header, to look up several."""
+    return {name.lower(): value for name, value in reversed(headers)}
 
 
 def value_of(headers: Headers, name: bytes) -> bytes | None:
@@ -97,7 +108,8 @@ def request_head(
     """
     start = b"%b %b%b HTTP/1.1\r\nHost: %b\r\n"
     lines = [start % (request.method.encode(), prefix, request.target, host)]
-    lines += _kept(request.headers, _OF_REQUESTS | without)
+    left_out = _OF_REQUESTS | without if without else _OF_REQUESTS
+    lines += _kept(request.headers, request.values, left_out)
     if authorization:
         lines.append(b"Authorization: %b\r\n" % authorization)
     if request.chunked:
@@ -107,23 +119,30 @@ def request_head(
 
 
 def answer_head(
-    status: int, reason: bytes, headers: Headers, request: Request, *, last: bool
+    status: int,
+    reason: bytes,
+    headers: Headers,
+    values: Values,
+    request: Request,
+    *,
+    last: bool,
 ) -> tuple[bytes, Framing]:
     """Return the head to send to the client, and how the body follows.
 
     Args:
         status: The status of the server's answer.
         reason: Its reason phrase.
-        headers: Its headers.
+        headers: Its headers, and those to add.
+        values: Its headers, to look one up.
         request: The request that it answers.
         last: Whether the connection is to be closed after it in any case.
     """
     bodiless = request.method == "HEAD" or status in {204, 304}
-    sized = bodiless or value_of(headers, b"content-length") is not None
+    sized = bodiless or b"content-length" in values
     chunked = not sized and not request.http_1_0
     close = last or not request.keep_alive or not (sized or chunked)
     lines = [b"HTTP/1.1 %d %b\r\n" % (status, reason)]
-    lines += _kept(headers, _HOP_BY_HOP)
+    lines += _kept(headers, values, _HOP_BY_HOP)
     if chunked:
         lines.append(b"Transfer-Encoding: chunked\r\n")
     if close:
@@ -134,11 +153,12 @@ def answer_head(
     return b"".join(lines), Framing(chunked, close)
 
 
-def _kept(headers: Headers, left_out: frozenset[bytes]) -> Iterable[bytes]:
+def _kept(
+    headers: Headers, values: Values, left_out: frozenset[bytes]
+) -> Iterable[bytes]:
     """Return the lines of the headers that are sent on."""
-    named = _named_by_connection(headers)
-    if named:
-        left_out |= named
+    if b"connection" in values:
+        left_out |= _named_by_connection(headers)
     return [
         b"%b: %b\r\n" % header
         for header in headers

@@ -17,7 +17,7 @@ from herdbook.gateway.protocol.endpoints import (
     Endpoint,
     lines_per_piece,
 )
-from herdbook.gateway.protocol.headers import Headers, value_of
+from herdbook.gateway.protocol.headers import Values
 from herdbook.gateway.protocol.json_bodies import Fields
 from herdbook.gateway.recording.compression import Decoder
 from herdbook.gateway.recording.counts import (
@@ -176,11 +176,11 @@ class UseTracker:
         """Take the model that the gateway chose, and the requested role."""
         self._chosen = (model, role)
 
-    def answer_head(self, status: int, headers: Headers) -> None:
+    def answer_head(self, status: int, values: Values) -> None:
         """Receive the head of the answer."""
         self._status = status
-        self._kind = (value_of(headers, b"content-type") or b"").lower()
-        coding = value_of(headers, b"content-encoding")
+        self._kind = values.get(b"content-type", b"").lower()
+        coding = values.get(b"content-encoding")
         self._decoder = None if coding is None else Decoder(coding)
 
     def answer_body(self, data: bytes) -> None:

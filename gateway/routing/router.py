@@ -28,7 +28,7 @@ from herdbook.gateway.protocol.endpoints import (
     SAFE_METHODS,
     Effect,
 )
-from herdbook.gateway.protocol.headers import Headers, value_of
+from herdbook.gateway.protocol.headers import Headers
 from herdbook.gateway.protocol.json_bodies import Fields, text_of
 from herdbook.gateway.recording.multipart import FormScan
 from herdbook.gateway.rewriting.requests import (
@@ -47,6 +47,8 @@ from herdbook.gateway.routing.upstreams import (
     Upstream,
 )
 from herdbook.gateway.settings import GatewaySettings
+
+_NODE: Final = NODE_HEADER.lower()
 
 _log = Logger("herdbook.gateway")
 
@@ -167,8 +169,7 @@ class FleetRouter:
             left = [] if name in incoming.tried else [node.upstream]
         else:
             left = [each for each in self.upstreams if each.name not in incoming.tried]
-        resting = [each for each in left if not each.breaker.allows]
-        able = [each for each in left if each.breaker.allows] or resting
+        able = [each for each in left if each.breaker.allows] or left
         if not able:
             raise Refusal(502, "No node answers.")
         return able
@@ -337,7 +338,7 @@ class FleetRouter:
 
 def _demanded(incoming: IncomingRequest) -> str | None:
     """Return the name of the node that a request demands; None if it demands none."""
-    demanded = value_of(incoming.request.headers, NODE_HEADER.lower())
+    demanded = incoming.request.values.get(_NODE)
     return None if demanded is None else demanded.decode("latin-1").strip()
 
 
