@@ -231,7 +231,7 @@ class Exchange:
 
     def _add(self, data: bytes) -> None:
         if self.request.chunked:
-            self._request_out += (b"%x\r\n" % len(data), data, b"\r\n")
+            self._request_out.append(b"%x\r\n%b\r\n" % (len(data), data))
         else:
             self._request_out.append(data)
 
@@ -304,7 +304,7 @@ class Exchange:
             self._hold_answer(self._held, data)
             return
         if self._chunked:
-            self._to_client += (b"%x\r\n" % len(data), data, b"\r\n")
+            self._to_client.append(b"%x\r\n%b\r\n" % (len(data), data))
         else:
             self._to_client.append(data)
         if self.tracker is not None:

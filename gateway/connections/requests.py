@@ -275,6 +275,8 @@ def _too_long() -> Refusal:
 
 def _origin_form(target: bytes) -> bytes:
     """Return path and query of a target, which may be a whole URL."""
+    if target.startswith(b"/"):
+        return target
     if not target.lower().startswith((b"http://", b"https://")):
         return target
     url = urlsplit(target)

@@ -75,13 +75,14 @@ class UseGroup:
     def fact(self, key: GroupKey) -> ModelUsed | UseFailed:
         """Return the fact to record."""
         estimated = self._estimated_tokens or UNSET
+        started_at = datetime.fromtimestamp(self._started_at, UTC)
         if not key.answered:
             return UseFailed(
                 endpoint=key.endpoint,
                 client=key.caller.name,
                 role=key.role or UNSET,
                 estimated_tokens=estimated,
-                started_at=self._started_at,
+                started_at=started_at,
                 duration_s=round(self._duration_s, 6),
                 outcome=key.outcome,
                 failure=key.failure,
@@ -93,7 +94,7 @@ class UseGroup:
             endpoint=key.endpoint,
             client=key.caller.name,
             role=key.role or UNSET,
-            started_at=self._started_at,
+            started_at=started_at,
             duration_s=round(self._duration_s, 6),
             first_token_s=UNSET if first is None else round(first, 6),
             prompt_tokens=UNSET if prompt is None else prompt,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -58,6 +57,9 @@ class UnreportedTokens(NamedTuple):
     pieces: int = 0
 
 
+_NOTHING: Final = UnreportedTokens()
+
+
 class Use(msgspec.Struct, frozen=True, kw_only=True):
     """A request about a model that has ended.
 
@@ -67,7 +69,7 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
         model: Name of the model as the client wrote it, or as the gateway chose it;
             empty if there is none.
         role: The role that was requested; empty if none was.
-        started_at: When the request arrived.
+        started_at: When the request arrived, seconds since 1970.
         duration_s: Time until the exchange ended, seconds.
         first_token_s: Time until the first byte of a successful answer, seconds; None
             if there was none.
@@ -81,13 +83,13 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
     caller: Caller
     model: str
     role: str
-    started_at: datetime
+    started_at: float
     duration_s: float
     first_token_s: float | None
     outcome: UseOutcome
     failure: str
     counts: Counts
-    unreported: UnreportedTokens = UnreportedTokens()
+    unreported: UnreportedTokens = _NOTHING
 
     @property
     def tokens(self) -> tuple[int, int]:
@@ -144,14 +146,17 @@ class UseTracker:
         self._status = 0
         self._kind = b""
         self._head = b""
-        self._tail = b""
+        self._tail = bytearray()
 
     @property
     def model(self) -> str:
         """Name of the model, as far as the request was read; else empty."""
-        named = self._scan.found
-        first = next((named[key] for key in _KEYS if named.get(key)), "")
-        return self._chosen[0] or first
+        if self._chosen[0]:
+            return self._chosen[0]
+        for key in _KEYS:
+            if named := self._scan.found.get(key):
+                return named
+        return ""
 
     def request_body(self, data: bytes) -> None:
         """Receive a piece of the request's body."""
@@ -196,21 +201,23 @@ class UseTracker:
     def _keep(self, data: bytes) -> None:
         if not self._head:
             self._head = data[:HEAD_BYTES]
-        if len(self._tail) > 4 * TAIL_BYTES:
-            self._tail = self._tail[-TAIL_BYTES:]
-        self._tail += data[-TAIL_BYTES:]
         self._lines += data.count(b"\n")
+        tail = self._tail
+        tail += data[-TAIL_BYTES:]
+        if len(tail) > 4 * TAIL_BYTES:
+            del tail[:-TAIL_BYTES]
 
     def end(self, outcome: UseOutcome, failure: str) -> None:
         """Report the use."""
         now = time.monotonic()
         succeeded = self._status < 400
-        counts = counts_of(self._head, self._tail) if succeeded else Counts()
+        tail = bytes(self._tail[-TAIL_BYTES:])
+        counts = counts_of(self._head, tail) if succeeded else Counts()
         if outcome is UseOutcome.COMPLETED and not succeeded:
             outcome = UseOutcome.FAILED
             failure = self._failure
         elif outcome is UseOutcome.COMPLETED and (
-            counts.failed or lacks_end(self.endpoint, self._kind, self._tail)
+            counts.failed or lacks_end(self.endpoint, self._kind, tail)
         ):
             outcome, failure = UseOutcome.FAILED, "server_failed"
         first = self._first if succeeded else None
@@ -221,7 +228,7 @@ class UseTracker:
                 caller=self.caller,
                 model=self.model,
                 role=self._chosen[1],
-                started_at=datetime.fromtimestamp(self._started_at, UTC),
+                started_at=self._started_at,
                 duration_s=now - self.started,
                 first_token_s=None if first is None else first - self.started,
                 outcome=outcome,
@@ -247,11 +254,13 @@ class UseTracker:
         A client that leaves before the answer begins has made the server read its
         prompt; a server that fails then has done nothing for it.
         """
+        if counts.prompt_tokens is not None and counts.output_tokens is not None:
+            return _NOTHING
         used = self._complete and self.endpoint.effect is Effect.USE
         if not used or counts.only:
-            return UnreportedTokens()
+            return _NOTHING
         if not answered and outcome is not UseOutcome.CLIENT_LEFT:
-            return UnreportedTokens()
+            return _NOTHING
         pieces = 0
         if counts.output_tokens is None and self.endpoint.path not in NO_TEXT:
             lines, others = lines_per_piece(self.endpoint)
