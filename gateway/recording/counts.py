@@ -11,7 +11,7 @@ last count matters.
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -47,6 +47,7 @@ _ENDS: Final = {
 }
 """What the last part of a stream contains. That of ``/v1/responses`` repeats the whole
 answer, so its name may be longer ago than the bytes that are kept."""
+_ONLY: Final = frozenset({"load", "unload"})
 _DONE_REASON: Final = re.compile(rb'"done_reason"\s*:\s*"(load|unload)"')
 
 
@@ -69,6 +70,22 @@ class Counts(NamedTuple):
     failed: bool = False
 
 
+_Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=10**15)]
+
+
+class _LastLine(msgspec.Struct):
+    """The last line of an answer in Ollama's own form."""
+
+    done: bool = False
+    done_reason: str = ""
+    prompt_eval_count: _Number | None = None
+    eval_count: _Number | None = None
+    load_duration: _Number | None = None
+
+
+_last_line: Final = msgspec.json.Decoder(_LastLine)
+
+
 def counts_of(head: bytes, tail: bytes) -> Counts:
     """Read the counts of an answer.
 
@@ -77,6 +94,8 @@ def counts_of(head: bytes, tail: bytes) -> Counts:
         tail: The last bytes of the body, at most ``TAIL_BYTES``.
     """
     last = tail.rstrip().removesuffix(_OPENAI_END).rstrip().rpartition(b"\n")[2]
+    if (found := _in_last_line(last)) is not None:
+        return found
     is_stream_of_events = b"data:" in tail or b"data:" in head
     # A whole answer may have a line for each field.
     part = tail if is_stream_of_events or last.strip() == b"}" else last
@@ -97,6 +116,29 @@ def counts_of(head: bytes, tail: bytes) -> Counts:
     )
 
 
+def _in_last_line(raw: bytes) -> Counts | None:
+    """Return the counts of the last line of an answer in Ollama's own form.
+
+    That is several times as fast as to search for them. None for another form, for an
+    error, and for a line whose beginning is not kept.
+    """
+    if not raw.startswith(b"{") or b'"error"' in raw:
+        return None
+    try:
+        line = _last_line.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not line.done:
+        return None
+    load, reason = line.load_duration, line.done_reason
+    return Counts(
+        line.prompt_eval_count,
+        line.eval_count,
+        None if load is None else load / 1e9,
+        reason if reason in _ONLY else "",
+    )
+
+
 def lacks_end(endpoint: Endpoint, kind: bytes, tail: bytes) -> bool:
     """Return whether a stream ended without its last part: the server gave up.
 
@@ -110,7 +152,10 @@ def lacks_end(endpoint: Endpoint, kind: bytes, tail: bytes) -> bool:
     """
     end = _ENDS.get(endpoint.path)
     is_stream = b"ndjson" in kind or b"event-stream" in kind
-    return bool(tail) and is_stream and end is not None and not end.search(tail)
+    if end is None or not is_stream or not tail:
+        return False
+    last_line = tail.rfind(b"\n", 0, -1) + 1  # which has it in most cases
+    return not end.search(tail, last_line) and not end.search(tail)
 
 
 def _last(pattern: re.Pattern[bytes], data: bytes) -> int | None:
