@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from herdbook.gateway.recording.uses import Use
 
 
-class RunningRequests(Protocol):
-    """Receives the number of requests that are being relayed."""
-
-    def set(self, value: float) -> None:
-        """Receive the number."""
-
-
 class GatewayObserver(Protocol):
     """Receives what the gateway does, for metrics."""
 
-    @property
-    def in_flight(self) -> RunningRequests:
-        """Receives the number of requests that are being relayed."""
-        ...
+    def follow(self, in_flight: Callable[[], int]) -> None:
+        """Take what returns the number of running requests, from any thread."""
 
     def used(self, use: Use) -> None:
         """Receive a request to a model that has ended."""
@@ -29,11 +21,7 @@ class GatewayObserver(Protocol):
 class _NoObserver:
     """Observes nothing."""
 
-    @property
-    def in_flight(self) -> _NoObserver:
-        return self
-
-    def set(self, value: float) -> None:
+    def follow(self, in_flight: Callable[[], int]) -> None:
         """Ignore the number."""
 
     def used(self, use: Use) -> None:

@@ -76,6 +76,7 @@ class Relay:
         self._observer = observer
         self.settings = settings
         self.in_flight = 0
+        observer.follow(lambda: self.in_flight)
         self._access = access
         self._router = router
         self._lists = ModelLists(router, roles=settings.roles)
@@ -125,7 +126,6 @@ class Relay:
         if tracker is not None:
             tracker.report = partial(self._report, exchange)
         self.in_flight += 1
-        self._observer.in_flight.set(self.in_flight)
         self._idle.clear()
         if merges:
             exchange.answer_headers = self.shared_with(request.headers)
@@ -316,7 +316,6 @@ class Relay:
         if token is not None:
             self._quotas.end(token)
         self.in_flight -= 1
-        self._observer.in_flight.set(self.in_flight)
         if not self.in_flight:
             self._idle.set()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Counts
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -151,6 +151,15 @@ class GatewayUse(Protocol):
         ...
 
 
+class _ModelMetrics(NamedTuple):
+    """The metrics of a model and an outcome, with their labels, which take long."""
+
+    requests: Counter
+    duration_s: Histogram
+    prompt: Counter
+    output: Counter
+
+
 class GatewayMetrics:
     """The metrics of the gateway next to the service.
 
@@ -164,6 +173,7 @@ class GatewayMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._names: set[str] = set()
+        self._of: dict[tuple[str, UseOutcome], _ModelMetrics] = {}
         self._requests = Counter(
             "herdbook_gateway_requests",
             "Finished requests to models.",
@@ -190,21 +200,37 @@ class GatewayMetrics:
             buckets=_USED_S,
             registry=registry,
         )
-        self.in_flight = Gauge(
+        self._in_flight = Gauge(
             "herdbook_gateway_in_flight", "Requests in progress.", registry=registry
         )
+
+    def follow(self, in_flight: Callable[[], int]) -> None:
+        """Report the number of running requests, as a function returns it."""
+        self._in_flight.set_function(in_flight)
 
     def used(self, use: GatewayUse) -> None:
         """Count a request to a model that ended."""
         if not use.model:
             return
-        model, outcome = self._label(use), use.outcome.value
-        self._requests.labels(model, outcome).inc()
-        self._duration_s.labels(model, outcome).observe(use.duration_s)
+        model, outcome = self._label(use), use.outcome
+        of = self._of.get((model, outcome))
+        if of is None:
+            of = self._of[model, outcome] = self._labelled(model, outcome.value)
+        prompt, output = use.tokens
+        of.requests.inc()
+        of.duration_s.observe(use.duration_s)
+        of.prompt.inc(prompt)
+        of.output.inc(output)
         if use.first_token_s is not None:
             self._first_token_s.labels(model).observe(use.first_token_s)
-        for kind, count in zip(("prompt", "output"), use.tokens, strict=True):
-            self._tokens.labels(model, kind).inc(count)
+
+    def _labelled(self, model: str, outcome: str) -> _ModelMetrics:
+        return _ModelMetrics(
+            self._requests.labels(model, outcome),
+            self._duration_s.labels(model, outcome),
+            self._tokens.labels(model, "prompt"),
+            self._tokens.labels(model, "output"),
+        )
 
     def _label(self, use: GatewayUse) -> str:
         try:
