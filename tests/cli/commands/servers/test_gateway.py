@@ -110,12 +110,12 @@ def test_gateway_accepts_the_tokens_of_the_service(
             wrong = {"Authorization": "Bearer wrong"}
             denied = httpx.post(url, json=ASKED, headers=wrong, trust_env=False)
             assert denied.status_code == 401
-        # Ten wrong tokens block an address, so that nobody can guess one.
-        denied = httpx.post(url, json=ASKED, headers=key, trust_env=False)
-        assert denied.status_code == 401
+        # Unknown tokens shut out no other client at the same address.
+        asked = httpx.post(url, json=ASKED, headers=key, trust_env=False)
+        assert asked.status_code == 200
 
-    (use,) = uses(herdbook)
-    assert (use["actor"], use["client"]) == ("api:ann", "ann")
+    found = uses(herdbook)  # of two requests, which are one use if made within a second
+    assert {(use["actor"], use["client"]) for use in found} == {("api:ann", "ann")}
 
 
 @pytest.mark.slow
