@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import ssl
+from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import (
     AbstractContextManager,
@@ -56,6 +57,10 @@ _FOREIGN: Final = (
 )
 """The base classes of all httpx exceptions."""
 
+_SHORTEST_SECRET: Final = 4
+"""Bytes; removing shorter ones would garble texts and keep nothing secret."""
+_REMOVED: Final = b"[removed]"
+
 _BROKEN_OFF: Final = re.compile("disconnected|closed connection")
 _PROBES: Final = {
     "TCP_KEEPIDLE": 30,  # Linux's name
@@ -87,6 +92,7 @@ class Connections:
         self._observer = observer
         self._transport = transport
         self._headers = {"user-agent": "herdbook", "accept-encoding": "identity"}
+        self._secrets: tuple[bytes, ...] = ()
         self._in_flight: list[object] = []
         self._replaced: list[httpx.AsyncClient] = []
         with self._translated():
@@ -108,6 +114,7 @@ class Connections:
     def authorize(self, header: str) -> None:
         """Send an Authorization header with every request."""
         self._headers["authorization"] = self._http.headers["authorization"] = header
+        self._secrets = _secrets_in(header)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -228,7 +235,10 @@ class Connections:
                 body += chunk
                 if len(body) >= longest:
                     break
-        return bytes(body[:longest])
+        refusal = bytes(body[:longest])
+        for secret in self._secrets:  # a proxy may show the header that it refuses
+            refusal = refusal.replace(secret, _REMOVED)
+        return refusal
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -237,6 +247,16 @@ class Connections:
             yield
         except _FOREIGN as error:
             raise translate(error, self._base_url, self._limits) from error
+
+
+def _secrets_in(header: str) -> tuple[bytes, ...]:
+    """Return what of an Authorization header must not be shown, the longest first."""
+    scheme, _, credential = header.partition(" ")
+    found = [credential.encode()]
+    if scheme == "Basic":
+        pair = b64decode(credential)
+        found += [pair, pair.partition(b":")[2]]
+    return tuple(one for one in found if len(one) >= _SHORTEST_SECRET)
 
 
 def translate(error: Exception, base_url: str, limits: ClientLimits) -> HerdbookError:

@@ -230,6 +230,14 @@ async def test_model_that_an_older_version_detected_is_detected_again(
             "completion",
         ),
         ({"projector_info": {"clip.vision": True}}, "vision", "embedding"),
+        (
+            {"model_info": {"general.architecture": "jina-bert-v2"}},
+            "embedding",
+            "completion",
+        ),
+        ({"details": {"family": "nomic-bert-moe"}}, "embedding", "completion"),
+        ({"details": {"families": ["llama", "clip"]}}, "vision", "embedding"),
+        ({"model_info": {"general.architecture": "mllama"}}, "vision", "embedding"),
         ({"template": "{{ if .Tools }}{{ end }}"}, "tools", "insert"),
         ({"template": "<PRE>{{ .Suffix }}"}, "insert", "tools"),
     ],
@@ -264,8 +272,10 @@ async def test_credentials_are_sent_and_never_shown(
     header: str,
 ) -> None:
     def replies(path: str, headers: dict[str, str], body: dict[str, object]) -> Reply:
-        allowed = headers.get("authorization") == header
-        return server(path, headers, body) if allowed else Reply("Who?", 401)
+        sent = headers.get("authorization")
+        # Proxies under test show what they refuse.
+        refused = Reply({"error": f"not {sent}, ann:wr0ng"}, 401)
+        return server(path, headers, body) if sent == header else refused
 
     server = answers(NAME)
     monkeypatch.setenv("OLLAMA_API_KEY", key)
@@ -285,7 +295,7 @@ async def test_credentials_are_sent_and_never_shown(
     assert "OLLAMA_API_KEY" in notice
     shown += notice + "".join(capsys.readouterr())
     written = log.read_bytes()
-    for secret in ("s3cret", "wr0ng", header):
+    for secret in ("s3cret", "wr0ng", "YW5uOndyMG5n", header):
         assert secret not in shown
         assert secret.encode() not in written
 
