@@ -55,6 +55,10 @@ LARGEST_TEMPERATURE: Final = 100.0
 
 _FROM: Final = re.compile(r"^FROM (.*)$", re.MULTILINE)
 _WEIGHTS: Final = re.compile(r"[/\\]sha256[-:]([0-9a-f]{64})\W*$")
+_ENCODER: Final = re.compile("bert|embedding", re.IGNORECASE)
+"""Architectures of embedding models: ``nomic-bert``, ``jina-bert-v2`` and others."""
+_SEEING: Final = frozenset({"clip", "mllama"})
+"""Architectures of models that see, or of the part of a model that does."""
 _TEMPLATE_VARIABLES: Final = {
     "tools": re.compile(r"\.Tools\b"),
     "insert": re.compile(r"\.Suffix\b"),
@@ -105,12 +109,14 @@ class Details(Answer, frozen=True, kw_only=True):
 
     Attributes:
         family: The architecture.
+        families: The architectures of all parts, such as ``llama`` and ``clip``.
         parameter_size: Number of parameters as text, such as ``8.0B``.
         quantization_level: The quantization, such as ``Q4_K_M``.
         context_length: Trained context, tokens; only in ``/api/tags``.
     """
 
     family: str = ""
+    families: tuple[str, ...] = ()
     parameter_size: str = ""
     quantization_level: str = ""
     context_length: int | None = None
@@ -125,6 +131,7 @@ class _Details(msgspec.Struct):
     """The details with each field still as JSON."""
 
     family: msgspec.Raw = NULL
+    families: msgspec.Raw = NULL
     parameter_size: msgspec.Raw = NULL
     quantization_level: msgspec.Raw = NULL
     context_length: msgspec.Raw = NULL
@@ -149,6 +156,7 @@ def read_details(raw: msgspec.Raw) -> Details:
     context: int = lenient(found.context_length, _CONTEXT, 0)
     return Details(
         family=word(found.family),
+        families=tuple(words(found.families) or ()),
         parameter_size=word(found.parameter_size),
         quantization_level=word(found.quantization_level),
         context_length=context or None,
@@ -284,17 +292,22 @@ class ShowAnswer(Answer, frozen=True, kw_only=True):
         Newer servers derive the capabilities from the same fields.
         """
         found: dict[str, str] = {}
-        info = self._info()
+        info, details = self._info(), self.details
         architecture = word(info.get("general.architecture", NULL))
+        # Old servers send no model_info: then the details are all there is.
+        kinds = (architecture, details.family, *details.families)
+        encoder = next((one for one in kinds if _ENCODER.search(one)), None)
         pooling = next((key for key in info if key.endswith(".pooling_type")), None)
         if pooling is not None:
             found["embedding"] = pooling
-        elif architecture.endswith("bert"):
-            found["embedding"] = f"architecture {architecture}"
+        elif encoder is not None:
+            found["embedding"] = f"architecture {encoder}"
         if self.has_projector:
             found["vision"] = "projector"
         elif any(key.endswith(".vision.block_count") for key in info):
             found["vision"] = "vision.block_count"
+        elif seeing := next((one for one in kinds if one in _SEEING), None):
+            found["vision"] = f"architecture {seeing}"
         for name, variable in _TEMPLATE_VARIABLES.items():
             if variable.search(self.template):
                 found[name] = f"template: {variable.pattern[1:-2]}"
