@@ -506,9 +506,9 @@ class ModelManager(Commands):
 
     @property
     def reports_loaded(self) -> bool:
-        """Whether the server reports which models are loaded, as far as is known."""
+        """Whether the server reports all loaded models readably, as far as is known."""
         state = self._reconciler.last_state
-        return state is None or state.reports_runners
+        return state is None or state.reports_all_runners
 
     async def doctor(self) -> list[Diagnosis]:
         """Check the server, its models and the manager's background tasks.

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from herdbook.core.ollama.entries import UnreadableEntry
+from herdbook.core.ollama.entries import RUNNERS, UnreadableEntry
 from herdbook.events.facts import Runner
 
 WeightsOf = Callable[[str], str | None]
@@ -64,3 +64,9 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
     undecided: frozenset[str] = frozenset()
     reports_runners: bool = True
     began_at: datetime | None = None
+
+    @property
+    def reports_all_runners(self) -> bool:
+        """Whether the server reports its runners, and each of them can be read."""
+        hidden = any(entry.source == RUNNERS for entry in self.unreadable)
+        return self.reports_runners and not hidden

@@ -82,8 +82,13 @@ def _write_refreshed(
             continue
         new = [each for each in recorded if is_of_node(each.stream, node)]
         loaded = f"{len(state.runners)} loaded"
-        if not state.reports_runners:
-            loaded = "loaded models not reported"
+        if not state.reports_all_runners:
+            loaded = (
+                f"{loaded}, others not reported"
+                if state.runners
+                else "loaded models not reported"
+            )
         found = f"{counted(len(state.models), 'model')}, {loaded}"
+        version = fleet.manager(node).latest().node_status().server_version
         changes = counted(len(new), "new event") if new else "no changes"
-        screen.write(f"{lead}Ollama {state.server_version}: {found}; {changes}")
+        screen.write(f"{lead}Ollama {version}: {found}; {changes}")
