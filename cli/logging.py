@@ -16,6 +16,8 @@ SENTENCES: Final = {
     "({source}: {reason})",
     "more_entries_unreadable": "skipped {entries} more entries in the lists",
     "show_failed": "the details of {model} cannot be read: {reason}",
+    "details_late": "no time was left to read the details of {models} models; the next "
+    "refresh reads them",
     "more_shows_failed": "the details of {models} more models cannot be read",
     "log_not_writable": "{log} cannot be written: {effect}",
 }

@@ -98,6 +98,10 @@ RECHECKS = 3
 COMPARE_BATCH = 50
 """Models compared before other tasks run."""
 
+SHORTEST_TIMEOUT_S = 0.1
+"""Models with less time left are not requested: that they did not answer would say
+nothing about them."""
+
 MOST_WARNINGS = 5
 """Unreadable entries that are named in the logs; the others are counted."""
 
@@ -474,6 +478,7 @@ class Reconciler:
         places = asyncio.Semaphore(CONCURRENT_SHOWS)
         unreadable: set[str] = set()
         failed: dict[str, str] = {}
+        late: set[str] = set()
 
         async def ask(name: str) -> CapabilitiesDetected | None:
             known = is_detected(models[name], statuses.get(name))
@@ -481,12 +486,17 @@ class Reconciler:
                 timeout_s = max(deadline - self._clock.monotonic(), 0)
                 if known:
                     timeout_s = min(timeout_s, RETRY_TIMEOUT_S)
+                if timeout_s < SHORTEST_TIMEOUT_S:
+                    timeout_s = 0
                 try:
                     async with self._clock.timeout(timeout_s):
                         found = await self._shown(models[name])
                 except (HerdbookError, TimeoutError) as error:
-                    reason = str(error) or f"no answer within {timeout_s:.1f} s"
-                    failed[name] = reason if timeout_s else "no time was left to ask"
+                    if not timeout_s:
+                        late.add(name)
+                    else:
+                        reason = str(error) or f"no answer within {timeout_s:.1f} s"
+                        failed[name] = reason
                     unanswered = isinstance(error, (*_SERVER_ERRORS, TimeoutError))
                     if unanswered and (not known or statuses[name].weights is None):
                         unreadable.add(name)
@@ -508,7 +518,7 @@ class Reconciler:
                 asked = {name: group.create_task(ask(name)) for name in names}
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None  # a bug: no failure of the server
-        _warn_of_details(failed)
+        _warn_of_details(failed, late=len(late))
         found = {name: task.result() for name, task in asked.items()}
         new = {name: answer for name, answer in found.items() if answer}
         return new, frozenset(unreadable)
@@ -564,8 +574,15 @@ def _warn_of(entries: Sequence[UnreadableEntry]) -> None:
         _log.warning("more_entries_unreadable", entries=len(entries) - MOST_WARNINGS)
 
 
-def _warn_of_details(failed: Mapping[str, str]) -> None:
-    """Log why the details of the first models are missing, and how many others are."""
+def _warn_of_details(failed: Mapping[str, str], *, late: int) -> None:
+    """Log why the details of the first models are missing, and how many others are.
+
+    Args:
+        failed: The reasons, by model.
+        late: How many models were not requested, as no time was left.
+    """
+    if late:
+        _log.warning("details_late", models=late)
     for name in sorted(failed)[:MOST_WARNINGS]:
         _log.warning("show_failed", model=name, reason=failed[name])
     if len(failed) > MOST_WARNINGS:

@@ -15,6 +15,7 @@ from herdbook.cli.options import Model
 from herdbook.cli.output import Column, Piece, Row
 from herdbook.core import (
     Fleet,
+    HerdbookError,
     ModelManager,
     ModelNotFoundError,
     ModelState,
@@ -80,8 +81,13 @@ async def config(
             await manager.configure(model, wanted, unset=unset or [], note=note)
         await _write_settings(invocation, manager, model)
         after = await manager.get_status(model)
-        if not invocation.json and (effect := _effect_text(before, after)):
-            invocation.screen.write(effect)
+        if not invocation.json and _effect_text(before, after):
+            # Whether it is loaded now, not when somebody last refreshed.
+            with suppress(HerdbookError):
+                await manager.refresh()
+            after = await manager.get_status(model)
+            if effect := _effect_text(before, after):
+                invocation.screen.write(effect)
 
 
 def _effect_text(before: ModelStatus, after: ModelStatus) -> str:
