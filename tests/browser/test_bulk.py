@@ -68,6 +68,21 @@ def test_selection_survives_an_update_of_the_page(
     expect(page.get_by_label("Select gemma3:4b")).to_be_checked()
 
 
+def test_actions_for_selected_models_stay_in_view(
+    own: RunningService, visits: PageSession
+) -> None:
+    page = visits.open(own)
+    page.set_viewport_size({"width": 1200, "height": 560})
+    boxes = page.locator("[data-pick]")
+    boxes.last.check()
+
+    page.mouse.wheel(0, 5_000)
+
+    expect(page.get_by_role("button", name="Unload", exact=True)).to_be_in_viewport()
+    assert page.evaluate("window.scrollY") > 100
+    expect(page.locator(".models thead")).to_be_in_viewport()
+
+
 def test_free_space_proposes_asks_and_can_be_cancelled(
     own: RunningService, visits: PageSession
 ) -> None:
