@@ -14,6 +14,7 @@ from herdbook.events.facts import (
     ModelUsed,
     Setting,
     UseFailed,
+    UseOutcome,
     UsesNotRecorded,
 )
 from herdbook.events.recorded import Cause
@@ -108,6 +109,8 @@ class Uses:
         recorded = await self._repository.decide(
             name, decide, cause=Cause.COMMAND, actor=actor
         )
+        if recorded and fact.outcome is not UseOutcome.COMPLETED:
+            self._reconciler.uses.cut_off(name, recorded[-1].occurred_at)
         return recorded[-1].position if recorded else None
 
     async def record_missing(self, fact: UsesNotRecorded) -> None:

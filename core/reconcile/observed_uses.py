@@ -50,6 +50,10 @@ _CLOCKS_DIFFER: Final = timedelta(seconds=1)
 _ANSWERED_BEFORE: Final = timedelta(milliseconds=100)
 """Longest time from an answer of the server until it sets the expiry."""
 
+_STOPPED_WITHIN: Final = timedelta(seconds=2)
+"""Longest time from the end of a request that was cut off, such as by a client that
+disconnected, until the server stops and sets the expiry."""
+
 _ROUNDED: Final = timedelta(milliseconds=5)
 """Tolerance for times that were rounded or read one after the other."""
 
@@ -83,6 +87,8 @@ class UseEvidence(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         sightings: The expiry of each runner, by digest.
         recorded_at: When an observed use of a model was recorded last, by its name.
+        cut_off_at: When a relayed use of a model was recorded last that ended before
+            its answer was complete, by its name.
         unrecorded: Models with uses that the gateway has not recorded yet.
         reloading: Those of them that a request may be loading with other options.
         sees_loads: Whether a load by another program can be distinguished from one by
@@ -91,6 +97,7 @@ class UseEvidence(msgspec.Struct, frozen=True, kw_only=True):
 
     sightings: Mapping[str, Sighting]
     recorded_at: Mapping[str, datetime]
+    cut_off_at: Mapping[str, datetime] = {}
     unrecorded: Collection[str] = ()
     reloading: Collection[str] = ()
     sees_loads: bool = True
@@ -199,6 +206,9 @@ def observed_use(
         return None  # in use beyond its expiry, or to be unloaded after the use
     earliest, latest = _window(recorded, seen, at)
     if any(_may_be_recorded(one, earliest) for one in sharing):
+        return None
+    cut_off = [evidence.cut_off_at.get(name) for name in names]
+    if any(time and time > earliest - _STOPPED_WITHIN for time in cut_off):
         return None
     # After two steps, the same request is probably still running.
     every = AT_MOST_EVERY if seen.steps < 2 else RUNNING_EVERY

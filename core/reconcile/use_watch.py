@@ -64,6 +64,7 @@ class UseWatch:
         self._sightings: dict[str, Sighting] = {}
         self._unsettled: dict[str, list[Sighting]] = {}
         self._recorded_at: dict[str, datetime] = {}
+        self._cut_off_at: dict[str, datetime] = {}
         self._relayed: RelayedUses | None = None
         self._relayed_elsewhere = False
 
@@ -77,6 +78,7 @@ class UseWatch:
         self._sightings = {}
         self._unsettled = {}
         self._recorded_at = {}
+        self._cut_off_at = {}
 
     @asynccontextmanager
     async def relaying(self, relayed: RelayedUses) -> AsyncIterator[None]:
@@ -132,6 +134,13 @@ class UseWatch:
         """Note that an observed use of a model was recorded."""
         self._recorded_at[name] = at
 
+    def cut_off(self, name: str, at: datetime) -> None:
+        """Note that a relayed use was recorded whose answer was not complete.
+
+        The expiry moves for it, although it may not count as a use of the model.
+        """
+        self._cut_off_at[name] = at
+
     def evidence(
         self,
         previous: ServerState | None,
@@ -163,6 +172,7 @@ class UseWatch:
         return UseEvidence(
             sightings=settled if others_relay else self._sightings,
             recorded_at=self._recorded_at,
+            cut_off_at=self._cut_off_at,
             unrecorded=relayed.keys(),
             reloading={name for name, one in relayed.items() if not one.changes},
             sees_loads=not others_relay,

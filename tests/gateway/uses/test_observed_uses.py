@@ -17,7 +17,7 @@ from support.gateway.recording import (
 
 from herdbook.core import Cause, ManagerSettings, ModelManager
 from herdbook.core.reconcile import use_watch
-from herdbook.events.facts import KeepAliveRenewed, ModelLoaded, ModelUsed
+from herdbook.events.facts import KeepAliveRenewed, ModelLoaded, ModelUsed, UseFailed
 from herdbook.gateway.recording import recorder
 
 MODEL = "llama3.2:3b"
@@ -69,6 +69,23 @@ async def test_use_that_is_being_relayed_is_not_observed() -> None:
                 await there.manager.refresh()
         await there.wait_for(ModelUsed, 2)
         await there.manager.refresh()
+
+        assert await observed(there) == 0
+
+
+async def test_use_whose_client_left_before_the_answer_is_not_observed() -> None:
+    async with recording_gateway() as there:
+        await there.http.post("/api/generate", json=generate())
+        await there.wait_for(ModelUsed)
+        await asyncio.sleep(0.3)
+        await there.manager.refresh()
+        body = generate(options={"num_predict": 1_000}, stream=False)
+        with pytest.raises(httpx.ReadTimeout):
+            await there.http.post("/api/generate", json=body, timeout=0.2)
+        await there.wait_for(UseFailed)
+        for _ in range(2):
+            await there.manager.refresh()
+            await asyncio.sleep(0.1)
 
         assert await observed(there) == 0
 
