@@ -23,6 +23,7 @@ from herdbook.events.facts import ModelUsed, UseFailed
 from herdbook.events.shared.cancellation import end
 from herdbook.gateway.access.limits import Limits
 from herdbook.gateway.protocol.answers import Refusal
+from herdbook.projections.sentences import counted
 
 _log = Logger("herdbook.gateway")
 
@@ -84,9 +85,10 @@ class Quotas:
         """
         most, budget = limits.max_requests, limits.tokens_per_day
         if most is not None and self._running[token] >= most:
+            requests = counted(most, "request")
             raise Refusal(
                 429,
-                f"The token {token!r} is limited to {most} requests at a time.",
+                f"The token {token!r} is limited to {requests} at a time.",
                 retry_after_s=_RETRY_S,
             )
         if budget is not None and self._spent_today(token) >= budget:
