@@ -60,7 +60,7 @@ def only_node(invocation: Invocation, fleet: Fleet) -> ModelManager:
     try:
         return queries.only_node(fleet)
     except AmbiguousNodeError as error:
-        error.subject = invocation.verb
+        error.subject, error.state = invocation.verb, "needs a node"
         error.remedy = f"Add --node NAME. {error.remedy}"
         raise
 

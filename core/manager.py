@@ -440,7 +440,7 @@ class ModelManager(Commands):
             raise CallerError(
                 "the anchor",
                 "is from this log itself",
-                "Send it to a Herdbook that has another log",
+                "Send it to a Herdbook instance with a different log",
             )
         received = NewEvent(
             fact=anchor,

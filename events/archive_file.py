@@ -285,7 +285,7 @@ def _unpack(packed: bytes) -> bytes:
     unpacker = zlib.decompressobj(wbits=31)
     data = unpacker.decompress(packed, _LONGEST_BLOCK)
     if not unpacker.eof or unpacker.unused_data:
-        raise ValueError("the member is not whole")
+        raise ValueError("the gzip member is truncated")
     return data
 
 

@@ -190,7 +190,7 @@ class LeaseLostError(ConflictError):
 
 
 class EventIdConflictError(ConflictError):
-    """The event id is already recorded with other content.
+    """The event id is already recorded with different content.
 
     Attributes:
         event_id: The id.
@@ -204,7 +204,7 @@ class EventIdConflictError(ConflictError):
         self.position = position
         super().__init__(
             f"event id {event_id}",
-            f"is already recorded at #{position} with other content",
+            f"is already recorded at #{position} with different content",
             "Use a new id for a new event",
         )
 

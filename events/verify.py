@@ -354,7 +354,7 @@ class _Check:
 
 
 def _contradicts(anchored: str) -> str:
-    return f"does not have the hash of the anchor, {anchored[:12]}"
+    return f"does not match the hash of the anchor, {anchored[:12]}…"
 
 
 def _check_data(event: StoredEvent) -> Iterator[tuple[Kind, str]]:

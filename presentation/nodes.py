@@ -97,7 +97,7 @@ def state_text(status: NodeStatus | Node, now: Now) -> str:
     if status.reached:
         answers = "connected"
     elif status.since is None:
-        answers = "not reached yet"
+        answers = "never connected"
     else:
         answers = f"no answer since {now.clock(status.since)}"
     return f"{answers}, drained" if status.settings.drained else answers

@@ -58,7 +58,7 @@ LINKS = {
     Link.STATE: "cause",
     Link.ARRIVAL: "origin",
     Link.MEMORY: "in memory",
-    Link.OPERATION: "part of",
+    Link.OPERATION: "step",
     Link.SETTING: "setting",
     Link.OTHER: "other model",
     Link.NODE: "server",
@@ -207,9 +207,8 @@ def plain_failure(name: str, message: str) -> str:
 
     Logs of older versions have ``cannot be fetched``.
     """
-    beginnings = ("cannot be pulled: ", "cannot be fetched: ", "cannot be loaded: ")
-    for beginning in (f"{name} ", *beginnings):
-        message = message.removeprefix(beginning)
+    for state in ("cannot be pulled: ", "cannot be fetched: ", "cannot be loaded: "):
+        message = message.removeprefix(f"{name} {state}").removeprefix(state)
     return message
 
 

@@ -28,11 +28,11 @@ def bytes_text(number: int) -> str:
     if number < 0:
         return "–"  # noqa: RUF001 - an empty cell in a table
     value = float(number)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000 or (unit != "B" and value < 999.5):
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < (999.95 if unit == "GB" else 999.5):  # else it rounds to 1000
             return _rounded(value, unit)
         value /= 1000
-    return _rounded(value, "GB")
+    return _rounded(value, "TB")
 
 
 def _rounded(value: float, unit: str) -> str:
@@ -173,7 +173,7 @@ def _size(number: int) -> str:
 def _deleted(fact: Fact) -> str:
     assert isinstance(fact, facts.ModelDeleted)
     if fact.digest is None and fact.size_bytes is None:
-        return "failure dismissed; it was not on the server"
+        return "failure dismissed; the model was not on the server"
     size = f": {bytes_text(fact.size_bytes)}" if fact.size_bytes else ""
     return f"deleted{size}"
 
@@ -291,7 +291,9 @@ def _used(fact: Fact) -> str:
         more = ", which loaded it" if loaded else ""
         return f"used by another program{more}"
     if fact.endpoint is msgspec.UNSET:
-        role = "" if fact.role is msgspec.UNSET else f" for {fact.role}"
+        role = ""
+        if fact.role is not msgspec.UNSET:
+            role = f" for the role {fact.role.replace('_', ' ')}"
         return f"used{role}" + (f": {fact.purpose}" if fact.purpose else "")
     parts = [f"used through {fact.endpoint}"]
     count = facts.uses_of(fact)

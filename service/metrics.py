@@ -280,7 +280,7 @@ class _Gauges:
             "operations", "Operations the service remembers.", "kind", "state"
         )
         self._task_up = gauge(
-            "task_up", "Whether a background task is not failing.", "task"
+            "task_up", "Whether a background task is healthy.", "task"
         )
         self._task_restarts = Counter(
             "herdbook_task_restarts",

@@ -1,7 +1,7 @@
 """The table of models for ``ls`` and ``as-of``.
 
 Models that share weights are adjacent. The order is by how soon a model can be used:
-loaded, available, loading, in error, deleted.
+loaded, available, loading, error, deleted.
 """
 
 from __future__ import annotations

@@ -89,7 +89,9 @@ def show(
     screen.write_table(columns, [*chosen, *passed_over], headers=False)
     if not answer.chosen:
         role = answer.role
-        screen.write(f"No model fits {role}. To find one: herdbook suggest {role}")
+        screen.write(
+            f"No model fits the role {role}. To find one: herdbook suggest {role}"
+        )
 
 
 def _row(lead: str, candidate: Candidate, why: str, *, nodes: bool) -> Row:

@@ -95,8 +95,8 @@ def _durability(condition: Condition) -> Diagnosis:
         return diagnosis("durability", "the server writes each commit to its disk")
     return diagnosis(
         "durability",
-        f"the server runs with {' = off, '.join(condition.unsafe)} = off: a crash of "
-        "its computer may lose or damage events",
+        f"the server runs with {' = off, '.join(condition.unsafe)} = off: if its "
+        "machine crashes, events may be lost or damaged",
         "Turn it on in postgresql.conf",
         level=Level.WARNING,
     )

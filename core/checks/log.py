@@ -231,7 +231,7 @@ def check_clock(recorded_at: Sequence[datetime], now: datetime) -> Diagnosis:
             "clock",
             f"events were recorded up to {duration_text(ahead.total_seconds())} in the "
             "future, by this computer's clock",
-            "Correct the clock; until then, queries as of a time may miss events",
+            "Correct the clock; until then, as-of queries may miss events",
             level=Level.WARNING,
         )
     set_back = sum(one > other for one, other in pairwise(recorded_at))

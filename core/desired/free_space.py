@@ -20,13 +20,13 @@ IDLE_AFTER: Final = timedelta(days=1)
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """Models with the same weights, which free space only together.
+    """Models that share weights: only deleting all of them frees the space.
 
     Attributes:
         steps: The deletions; the last one frees the space.
         frees_bytes: Disk space that they free together, bytes.
         last_used_at: When one of them was last used; None if no use is recorded.
-        idle_since: Time since which they are loaded without being used; None if they
+        idle_since: Time since which they have been loaded but not used; None if they
             are not loaded.
     """
 

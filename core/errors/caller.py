@@ -55,8 +55,9 @@ class NodeAddressError(CallerError):
         super().__init__(
             f"node {node}",
             f"has the address {known} in this log, not {given}",
-            "For another server, use another node or log: --node NAME or --db FILE. If "
-            f"the server has moved, run: herdbook node move {node} {given}",
+            "To use a different server, choose another node or log: --node NAME or "
+            "--db FILE. If the server has moved, run: "
+            f"herdbook node move {node} {given}",
         )
 
 

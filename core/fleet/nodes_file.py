@@ -125,8 +125,8 @@ def _node(origin: str, name: str, table: object) -> DesiredNode:
     if not isinstance(table, Mapping):
         raise _invalid(origin, name, "", "must be a table")
     for key in sorted(table.keys() - _KINDS.keys()):
-        hint = did_you_mean(key, _KINDS).strip()
-        raise _invalid(origin, name, key, f"does not exist. {hint}".strip())
+        hint = did_you_mean(key, _KINDS) or f"The keys are {', '.join(_KINDS)}"
+        raise _invalid(origin, name, key, f"does not exist. {hint.strip()}")
     for key, value in table.items():
         # A boolean is an int to Python, but no weight.
         if not isinstance(value, _KINDS[key]) or (

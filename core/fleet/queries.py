@@ -65,7 +65,7 @@ def node_in(read_models: Collection[ReadModel], model: str) -> str:
         }
         name = statuses[0].name
         similar = did_you_mean_model(name, sorted(present))
-        remedy = similar or "Check the name, or pull the model first"
+        remedy = similar or "Check the name"
         raise ModelNotFoundError(name, where="any node", remedy=remedy)
     if len(known) > 1:
         raise AmbiguousNodeError(known[0].name, tuple(each.node for each in known))

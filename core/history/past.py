@@ -322,7 +322,7 @@ async def unpack(data: bytes) -> list[bytes]:
     except (zlib.error, msgspec.MsgspecError) as error:
         raise ValueError(f"the snapshot cannot be read: {error}") from error
     if len(dumps) != len(_KINDS):
-        raise ValueError("the snapshot has other views")
+        raise ValueError("the snapshot has different views")
     return dumps
 
 

@@ -16,11 +16,14 @@ from typing import Annotated, TypeAlias, TypeVar
 import msgspec
 
 from herdbook.core.errors import InvalidCatalogueError
+from herdbook.core.errors.suggestions import did_you_mean
 from herdbook.core.errors.validation import violation
 from herdbook.core.models.toml_file import read_toml
 from herdbook.projections.roles import ModelRole
 
 T = TypeVar("T")
+
+_TABLES = ("sources", "models", "roles")
 
 _Positive: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 _Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
@@ -183,10 +186,13 @@ def parse(data: Mapping[str, object], *, origin: str) -> Catalogue:
     Raises:
         InvalidCatalogueError: The document is not valid.
     """
-    extra = sorted(set(data) - {"sources", "models", "roles"})
+    extra = sorted(set(data) - {*_TABLES})
     if extra:
-        raise _invalid(
-            origin, "", extra[0], "unknown table; the tables are sources, models, roles"
+        near = did_you_mean(extra[0], _TABLES)
+        raise InvalidCatalogueError(
+            f"catalogue {origin}",
+            f"is not valid: unknown table [{extra[0]}]",
+            f"{near}The tables are {', '.join(_TABLES)}",
         )
     plain = msgspec.to_builtins(dict(data))  # dates become text
     sources = {
@@ -253,7 +259,11 @@ def _convert(value: object, type_: type[T], origin: str, where: str) -> T:
         return msgspec.convert(value, type_)
     except msgspec.ValidationError as error:
         found = violation(str(error).replace(" | null", ""))
-        reason = found.problem.replace("is unknown", "unknown key")
+        reason = found.problem
+        if reason == "is unknown":
+            known = getattr(type_, "__struct_fields__", ())
+            near = did_you_mean(found.field, known).strip()
+            reason = f"unknown key. {near}" if near else "unknown key"
         raise _invalid(origin, where, found.field, reason) from error
 
 

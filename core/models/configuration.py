@@ -308,6 +308,10 @@ def parse(text: str) -> tuple[str, Setting]:
             f"Write it as {in_line(text, 80) if text in _RULES else 'name'}=value",
         )
     name = name.strip()
+    if not name:
+        raise InvalidConfigurationError(
+            f"setting {in_line(text, 80)!r}", "has no name", "Write it as name=value"
+        )
     setting = _rule(name).read(value.strip())
     check(name, setting)
     return name, setting

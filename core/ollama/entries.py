@@ -61,7 +61,7 @@ _REASONS: Final = {
     "digest": "its digest is not 64 hexadecimal digits",
     "size": "its size is not from 0 to 2^50 bytes",
     "size_vram": "its size on the GPU is not from 0 to 2^50 bytes",
-    "remote_host": "its remote host is not a short text",
+    "remote_host": "its remote host is not a short string",
 }
 _DEEPER: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 _LIST: Final = re.compile(rb"\s*:\s*(?=\[)")

@@ -126,7 +126,8 @@ def _gateway(subject: str, status: int, body: str) -> HerdbookError:
         subject,
         raw=f"HTTP {status} {_beyond(status, printable(body, 200))}".strip(),
         problem="is a proxy that cannot reach its server: {raw}",
-        advice="Check that Ollama runs behind it, and the address that it forwards to",
+        advice="Check that Ollama is running behind it and that it forwards to the "
+        "right address",
     )
 
 

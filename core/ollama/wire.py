@@ -457,7 +457,7 @@ def _check_name(name: str) -> None:
     except InvalidNameError as error:
         raise ValueError(error.state) from None
     if canonical != name:
-        raise ValueError(f"its name is not in Ollama's form, {canonical[:100]!r}")
+        raise ValueError(f"its name is not in canonical form, {canonical[:100]!r}")
     if len(name) > LONGEST_NAME:
         raise ValueError(f"its name is longer than {LONGEST_NAME} characters")
 

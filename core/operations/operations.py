@@ -177,8 +177,8 @@ class Operation:
         assert self._task is not None
         if self._task.cancelled():
             raise OperationEndedError(
-                self.name,
-                f"{self.activity} was {self.ending or Ending.CANCELLED}",
+                f"the {self.activity} of {self.name}",
+                f"was {self.ending or Ending.CANCELLED}",
                 RESUME if self.activity is not Activity.LOAD else "",
             )
         failure = self._task.exception()

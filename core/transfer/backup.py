@@ -229,7 +229,8 @@ def check_target(target: Path, log: LogLocation, *, replace: bool) -> None:
         CallerError: It is a file of the log, or no file, or exists and must not be
             replaced.
     """
-    check_outside(target, log)
+    if target.name:  # unlike that of the root directory
+        check_outside(target, log)
     if target.exists() and not target.is_file():  # a device would be replaced too
         raise CallerError(str(target), "is not a file", "Choose another file")
     if os.path.lexists(target) and not replace:

@@ -114,7 +114,7 @@ async def _check_history(
     raise ForkError(
         subject,
         position=different,
-        difference="its event is another one",
+        difference="the event there is a different one",
         remedy="Nothing was recorded. Copy it to another log",
     )
 

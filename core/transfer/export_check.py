@@ -93,7 +93,9 @@ class ExportCheck:
                 raise self._not_an_export() from error
             raise self._unreadable(error) from error
         if read.specversion != "1.0":
-            raise self._damaged(f"has version {read.specversion!r} of CloudEvents")
+            raise self._damaged(
+                f"has CloudEvents version {read.specversion!r}, not '1.0'"
+            )
         if self.contents is None:
             self._begin(read)
         elif self._is_ended:
@@ -155,7 +157,9 @@ class ExportCheck:
             return
         if self._anchor is None:
             raise CallerError(
-                self.name, "has no anchor", "Export it with --key to sign it"
+                self.name,
+                "has no anchor",
+                "Create the export with --key, so that it is signed",
             )
         if self._keys and not any(key.has_signed(self._anchor) for key in self._keys):
             raise CallerError(self.name, "is not signed by any of the given keys")
@@ -178,12 +182,12 @@ class ExportCheck:
         except (ValueError, UnicodeError) as error:
             raise self._unreadable(error) from error
         last = max(self.ending.position, contents.after)
+        name = f"event #{event.position}"
         if not last < event.position <= contents.until:
-            raise self._damaged(f"has #{event.position}, which is not the next event")
+            raise self._damaged("is not the next event", name)
         if not contents.selection.includes(event):
             raise self._damaged(
-                f"has #{event.position}, which does not match the streams and types of "
-                f"the first line"
+                "does not match the streams and types of the first line", name
             )
         if event.position == 1 and line.source != source_of(event.event_id):
             raise self._damaged("has the first event of another log")
@@ -191,9 +195,7 @@ class ExportCheck:
             try:
                 self._head = check_link(event, self._head)
             except CallerError as error:
-                raise self._damaged(f"has {error.subject}, which {error.state}") from (
-                    error
-                )
+                raise self._damaged(error.state, error.subject) from error
         if not contents.complete:
             self._check_proof(line, event)
         self.ending = Ending(
@@ -216,16 +218,16 @@ class ExportCheck:
         )
         if hash_ != event.hash or root != self._anchor.root:
             raise self._damaged(
-                f"has #{event.position}, which was changed, or is not in the log of "
-                f"the anchor"
+                "was changed, or is not in the log of the anchor",
+                f"event #{event.position}",
             )
 
     def _end(self, line: CloudEvent) -> None:
         found = self._data(line, Ending)
         if found != self.ending:
             raise self._damaged(
-                f"says that {found.events} events end at #{found.position}, but the "
-                f"file has {self.ending.events} that end at #{self.ending.position}"
+                f"gives {found.events:,} events up to #{found.position}, but the file "
+                f"has {self.ending.events:,} up to #{self.ending.position}"
             )
         contents = self.contents
         if contents and not contents.has_gaps and self._head.position != contents.until:
@@ -246,9 +248,12 @@ class ExportCheck:
     def _unreadable(self, error: Exception) -> CorruptLogError:
         return self._damaged(f"cannot be read: {violation(str(error)).text('it')}")
 
-    def _damaged(self, state: str) -> CorruptLogError:
+    def _damaged(self, state: str, subject: str = "") -> CorruptLogError:
+        line = f"{self.name}, line {self._lines}"
         return CorruptLogError(
-            f"{self.name}, line {self._lines},", state, "Copy the file, or export again"
+            f"{line}: {subject}" if subject else f"{line},",
+            state,
+            "Copy the file, or export again",
         )
 
     def _not_an_export(self) -> CallerError:

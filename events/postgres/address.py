@@ -121,6 +121,6 @@ def _invalid(state: str) -> CallerError:
     return CallerError(
         "the address of the database",
         state,
-        "Use postgresql://USER@HOST:PORT/DATABASE, and encode special characters of "
+        "Use postgresql://USER@HOST:PORT/DATABASE, and encode special characters in "
         "the password: %40 for @, %2F for /",
     )

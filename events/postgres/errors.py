@@ -103,13 +103,13 @@ _ON_CONNECTING = (
         "certificate verify failed",
         StoreUnavailableError,
         "has a certificate that cannot be verified",
-        "Set sslrootcert in the address to the file of its authority",
+        "Set sslrootcert in the address to the CA certificate file",
     ),
     _Known(
         "server does not support SSL",
         StoreUnavailableError,
         "does not support TLS",
-        "Enable it at the server, or remove sslmode from the address",
+        "Enable it on the server, or remove sslmode from the address",
     ),
     _Known(
         "too many clients",
@@ -178,7 +178,7 @@ _BY_STATE: dict[str, tuple[type[StoreError], str, str]] = {
     "42501": (
         NotPermittedError,
         "does not permit this user to use the log",
-        "Grant it: GRANT CREATE ON DATABASE, or name a schema that it owns",
+        "GRANT CREATE ON DATABASE to the user, or name a schema that the user owns",
     ),
     "42": (
         CorruptLogError,
@@ -194,7 +194,7 @@ _BY_STATE: dict[str, tuple[type[StoreError], str, str]] = {
     "53": (
         StoreUnavailableError,
         "has too little memory or too many connections",
-        "Reduce the load of the server, or raise its limits",
+        "Reduce the load on the server, or raise its limits",
     ),
     "55P03": (
         StoreUnavailableError,

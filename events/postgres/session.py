@@ -90,7 +90,7 @@ def connection_parameters(address: PostgresAddress) -> dict[str, Any]:
             str(address),
             "is not a valid address",
             "Use postgresql://USER@HOST:PORT/DATABASE?PARAMETER=VALUE with the "
-            "parameters of libpq, and encode special characters of the password",
+            "parameters of libpq, and encode special characters in the password",
         ) from None
     return {**_DEFAULTS, **given}
 

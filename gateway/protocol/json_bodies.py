@@ -57,7 +57,7 @@ def request_fields(body: bytes) -> Fields:
 
     Raises:
         msgspec.DecodeError: The body is not one object, is nested too deeply, or has
-            one of the known fields in two spellings.
+            one of the known fields twice, in different case.
     """
     fields = fields_of(body)
     if all(name.islower() for name in fields):
@@ -67,7 +67,9 @@ def request_fields(body: bytes) -> Fields:
         lower = name.lower()
         usual = lower if lower in _KNOWN else name
         if usual in found:
-            raise msgspec.DecodeError(f"JSON has the field {usual!r} in two spellings")
+            raise msgspec.DecodeError(
+                f"JSON has the field {usual!r} twice, in different case"
+            )
         found[usual] = value
     return found
 

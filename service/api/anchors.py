@@ -33,7 +33,7 @@ class AnchorRequest(
     anchor: str
 
 
-class KeptAnchor(msgspec.Struct, frozen=True, kw_only=True):
+class RecordedAnchor(msgspec.Struct, frozen=True, kw_only=True):
     """An anchor that was recorded.
 
     Attributes:
@@ -57,7 +57,7 @@ class KeptAnchor(msgspec.Struct, frozen=True, kw_only=True):
 )
 async def record_anchor(
     request: AnyRequest, data: JSONBody[AnchorRequest]
-) -> KeptAnchor:
+) -> RecordedAnchor:
     """Record an anchor of another log as an event of this one.
 
     Later, comparing the other log with the anchor reveals changes to the events before
@@ -79,7 +79,7 @@ async def record_anchor(
     manager = service_of(request).manager
     with manager.acting_as(principal_of(request).actor):
         position = await manager.record_anchor(fact, made_at=anchor.time)
-    return KeptAnchor(
+    return RecordedAnchor(
         position=position, origin=anchor.origin, anchored_position=anchor.position
     )
 

@@ -116,7 +116,7 @@ async def get_event(
             generate_examples=False,
             media_type="text/event-stream",
             description="Messages: recorded (an event; its id is the position), "
-            "progress (of a running operation, without an id), goodbye (the reason why "
+            "progress (of a running operation, without an id), goodbye (why "
             "the stream ends), and a comment after a few seconds without events.",
         ),
     },

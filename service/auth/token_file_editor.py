@@ -84,7 +84,7 @@ def remove_token(path: Path, name: str) -> None:
 
     Raises:
         UnknownTokenError: The file has no token of that name.
-        InvalidServiceError: It is the only token of the file, or the file is not valid
+        InvalidServiceError: It is the only token in the file, or the file is not valid
             or cannot be written.
     """
     with _locked(path):
@@ -97,7 +97,7 @@ def remove_token(path: Path, name: str) -> None:
         if not left:
             raise InvalidServiceError(
                 f"token {name}",
-                "is the only token of the file",
+                "is the only token in the file",
                 "Add another token first",
             )
         after = _without_table(before, name)

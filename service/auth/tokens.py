@@ -258,10 +258,12 @@ def token_limits(given: Mapping[str, object], where: str) -> TokenLimits:
     """
     models = given.get("models", ())
     if not isinstance(models, list | tuple) or len(models) > _MOST_PATTERNS:
-        _refuse(where, f"must have up to {_MOST_PATTERNS} patterns of model names")
+        _refuse(
+            where, f"may have a list of at most {_MOST_PATTERNS} model name patterns"
+        )
     for pattern in models:
         if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern):
-            _refuse(where, "has an invalid pattern of model names", "Write: llama3*")
+            _refuse(where, "has an invalid model name pattern", "Write: llama3*")
     numbers = {}
     for name in ("max_requests", "tokens_per_day"):
         number = given.get(name)

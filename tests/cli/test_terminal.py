@@ -111,7 +111,7 @@ def test_rm_asks_and_accepts_no(
     code, shown = on_terminal("rm", "smollm2:135m", typed="n\n", when="[y/N]")
 
     assert code == 1
-    assert "Delete smollm2:135m? This frees 271 MB [y/N]" in STYLE.sub("", shown)
+    assert "Delete smollm2:135m? This frees 271 MB. [y/N]" in STYLE.sub("", shown)
     assert "Nothing was deleted." in shown
     assert herdbook("show", "smollm2:135m", "--json").json["present"]
 

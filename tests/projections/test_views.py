@@ -88,3 +88,11 @@ def test_status_view_and_statistics_agree_on_the_lifecycle(
 
 def test_negative_size_is_unknown() -> None:
     assert bytes_text(-1) == "–"  # noqa: RUF001 - an empty cell in a table
+
+
+def test_size_has_the_unit_in_which_it_is_less_than_a_thousand() -> None:
+    assert [bytes_text(999), bytes_text(999_700), bytes_text(900 * 10**12)] == [
+        "999 B",
+        "1 MB",
+        "900.0 TB",
+    ]

@@ -104,8 +104,8 @@ def _show(invocation: Invocation, made: archiving.Archived, completed: int) -> N
         invocation.screen.write(f"Completed the interrupted archiving: {deleted}")
     if not made.events:
         invocation.screen.write(
-            f"Nothing to archive: {counted(made.available, 'event')} before that time; "
-            f"an archive needs at least {BLOCK:,}"
+            f"Nothing to archive: {counted(made.available, 'event')} before that "
+            f"point; an archive needs at least {BLOCK:,}"
         )
         return
     what = f"{counted(made.events, 'event')} from #{made.first} to #{made.last}"

@@ -36,7 +36,7 @@ async def copy(
         typer.Option(
             "--from",
             metavar="LOG",
-            help="Log to read; default: the log of --db.",
+            help="Log to read; default: the log given by --db.",
             autocompletion=complete_file,
         ),
     ] = None,

@@ -172,7 +172,7 @@ def _anchors_text(positions: Sequence[int], found: Verification) -> str:
     """Return the result of comparing anchors: ``2 anchors match, up to #21``."""
     count = counted(len(positions), "anchor")
     if found.findings:  # an altered event may still have the hash that was anchored
-        return f"{count} compared: see the findings"
+        return f"{count} checked; see the findings above"
     match = "matches" if len(positions) == 1 else "match"
     return f"{count} {match}, up to #{max(positions)}"
 

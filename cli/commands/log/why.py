@@ -8,6 +8,7 @@ from herdbook.cli.lookup import known_status, node_for
 from herdbook.cli.options import Model, NoRefresh
 from herdbook.cli.output import Column, Piece, Row
 from herdbook.cli.render.states import state_piece
+from herdbook.core import ModelState
 from herdbook.core.history.explain import Explanation, ExplanationEvent, Link
 from herdbook.presentation import shapes, wording
 from herdbook.presentation.times import Now
@@ -44,10 +45,11 @@ async def why(
 def _headline(found: Explanation, now: Now) -> list[str | Piece]:
     status = found.status
     since = f" (since {now.clock(status.since)})" if status.since else ""
+    state = state_piece(status)
+    failed = Piece("has failed", state.style)
     return [
         Piece(status.name, "bold"),
-        " is ",
-        state_piece(status),
+        *([" ", failed] if status.state is ModelState.ERROR else [" is ", state]),
         f"{since}. The events that explain this, oldest first:",
     ]
 

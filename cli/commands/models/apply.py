@@ -160,7 +160,8 @@ def _word(step: Step) -> str:
 def _effect(step: Step) -> str:
     match step:
         case PullStep():
-            return f"{_size(step.size_bytes)} to download"
+            size = step.size_bytes
+            return f"{'unknown size' if size is None else bytes_text(size)} to download"
         case ConfigureStep():
             return ", ".join(_settings(step))
         case UnloadStep():
@@ -185,10 +186,10 @@ def _settings(step: ConfigureStep) -> Iterator[str]:
 
 
 def _total(plan: Plan) -> str:
-    unknown = plan.unknown_sizes
     download = bytes_text(plan.fetch_bytes) if plan.fetch_bytes else ""
-    if unknown:
-        download = " and ".join(filter(None, [download, f"{unknown} of unknown size"]))
+    if plan.unknown_sizes:
+        unknown = f"{counted(plan.unknown_sizes, 'model')} of unknown size"
+        download = " plus ".join(filter(None, [download, unknown]))
     return joined(
         [
             counted(len(plan.steps), "step"),

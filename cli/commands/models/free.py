@@ -113,7 +113,7 @@ async def _not_named(
         warn(problem)
     keep = [each.name for each in desired.models] if desired else []
     error = node_not_named(await fleet.now(), wanted, keep=keep, now=datetime.now(UTC))
-    error.subject = "free"
+    error.subject, error.state = "free", "needs a node"
     named = f"herdbook free {size} --node {error.nodes[0]}"
     error.remedy = f"Choose one: {named}. {error.remedy}"
     return error
@@ -141,7 +141,7 @@ def _typed(size: int) -> str:
 def _question(names: Sequence[str], proposal: FreeSpace) -> str:
     freed = bytes_text(proposal.frees_bytes)
     models = counted(len(names), "model")
-    return f"Delete {models} ({', '.join(names)})? This frees {freed}"
+    return f"Delete {models} ({', '.join(names)})? This frees {freed}."
 
 
 def _show(invocation: Invocation, proposal: FreeSpace) -> None:

@@ -13,7 +13,7 @@ from herdbook.cli.options import Models, Yes
 from herdbook.cli.render import costs
 from herdbook.core import ModelManager, ReadModel
 from herdbook.presentation import shapes
-from herdbook.projections.sentences import bytes_text
+from herdbook.projections.sentences import bytes_text, counted
 
 
 @verb("rm", CHANGE)
@@ -36,7 +36,7 @@ async def rm(invocation: Invocation, models: Models, *, yes: Yes = False) -> int
             cost = await model.manager.cost_of_delete(status.name)
             await model.manager.delete(status.name)
             if not status.present and not invocation.json:
-                text = f"{status.name} was not on the server; its failure is dismissed"
+                text = f"{status.name} was not on the server; dismissed its failure"
                 invocation.screen.write(text)
                 return
             if invocation.json:
@@ -62,7 +62,7 @@ async def _question(chosen: Sequence[Target]) -> str:
         cost = await manager.cost_of_delete(status.name)
         if not status.present:
             return f"{status.name} is not on the server. Dismiss its failure?"
-        return f"Delete {chosen[0].label}? This {costs.freed_text(cost)}"
+        return f"Delete {chosen[0].label}? This {costs.freed_text(cost)}."
     by_node: dict[ModelManager, list[Target]] = {}
     for model in chosen:
         if (await model.manager.get_status(model.name)).present:
@@ -75,7 +75,8 @@ async def _question(chosen: Sequence[Target]) -> str:
         for manager, models in by_node.items()
     ]
     total = bytes_text(sum(freed))
-    return f"Delete {len(labels)} models ({', '.join(labels)})? This frees {total}"
+    models = counted(len(labels), "model")
+    return f"Delete {models} ({', '.join(labels)})? This frees {total}."
 
 
 def _freed_bytes(models: ReadModel, names: Sequence[str]) -> int:

@@ -330,8 +330,11 @@ async def _drain(invocation: Invocation, name: str, *, drained: bool) -> None:
         invocation.screen.write_json(status)
         return
     changed = before.settings.drained is not drained
-    word = "drained" if drained else "no longer drained"
-    invocation.screen.write(f"{name} is {word if changed else f'already {word}'}")
+    if changed:
+        words = "drained" if drained else "no longer drained"
+    else:
+        words = "already drained" if drained else "not drained"
+    invocation.screen.write(f"{name} is {words}")
 
 
 async def _meant(invocation: Invocation, fleet: Fleet, name: str | None) -> NodeStatus:
@@ -378,11 +381,9 @@ def _write_card(invocation: Invocation, status: NodeStatus) -> None:
     screen.write(f"Node     {status.name}")
     screen.write(f"Address  {status.url or 'not known yet'}")
     screen.write(f"Version  {status.server_version or 'not known yet'}")
-    since = ""
-    if status.since is not None:
-        since = f" since {status.since.astimezone():%Y-%m-%d %H:%M}"
-    reached = "reached" if status.reached else status.message or "not reached"
-    screen.write(f"State    {reached}{since}")
+    state = texts.state_text(status, invocation.now)
+    reason = f": {status.message}" if status.message and not status.reached else ""
+    screen.write(f"State    {state}{reason}")
     settings = texts.settings_text(status.settings)
     if settings:
         screen.write(f"Settings {settings}")

@@ -79,7 +79,7 @@ def test_file_is_read_with_sources(tmp_path: Path) -> None:
         ("models = 3", "models: must be an object, not a whole number"),
         ("[sources.x]\ntitle = ''", "source x, key title"),
         ("[sources.x]\ntitle = 'x'\ndate = 'soon'", "source x, key date"),
-        ("[herd]", "key herd: unknown table"),
+        ("[herd]", "unknown table [herd]. The tables are sources, models"),
         (
             "[roles]\npoetry = []",
             "roles, key poetry: unknown role; the roles are general",

@@ -96,9 +96,9 @@ def test_body_that_is_not_from_ollama_is_a_bad_answer(status: int) -> None:
     [
         (407, "refused", "a forward proxy is not supported"),
         (429, "server_busy", "Try again later"),
-        (502, "bad_answer", "Check that Ollama runs behind it"),
-        (503, "bad_answer", "Check that Ollama runs behind it"),
-        (504, "bad_answer", "Check that Ollama runs behind it"),
+        (502, "bad_answer", "Check that Ollama is running behind it"),
+        (503, "bad_answer", "Check that Ollama is running behind it"),
+        (504, "bad_answer", "Check that Ollama is running behind it"),
     ],
 )
 @pytest.mark.parametrize("body", ["", "Busy"])

@@ -165,7 +165,7 @@ def test_removing_a_token_keeps_the_rest_of_the_file(file: Path) -> None:
 def test_only_an_existing_and_not_the_last_token_can_be_removed(file: Path) -> None:
     with pytest.raises(UnknownTokenError, match=r"bob does not exist"):
         remove_token(file, "bob")
-    with pytest.raises(InvalidServiceError, match="only token of the file"):
+    with pytest.raises(InvalidServiceError, match="only token in the file"):
         remove_token(file, "ann")
 
 

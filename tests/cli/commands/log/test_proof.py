@@ -119,7 +119,7 @@ def test_anchors_in_a_file_are_compared_with_the_log(
         db.execute("UPDATE events SET actor = 'somebody' WHERE position = 2")
     answer = herdbook(*verify)
     assert answer.code == 1
-    assert "2 anchors compared: see the findings" in answer.out
+    assert "2 anchors checked; see the findings" in answer.out
 
 
 def test_verify_refuses_anchors_of_other_keys(

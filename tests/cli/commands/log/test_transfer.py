@@ -122,7 +122,7 @@ def test_refused_import_creates_no_log(herdbook: Herdbook, tmp_path: Path) -> No
 
     assert (part.code, broken.code, missing.code) == (2, 1, 2)
     assert "add --check" in part.err
-    assert "line 2, has #" in broken.err
+    assert "line 2: event #" in broken.err
     assert not new.exists()
 
 

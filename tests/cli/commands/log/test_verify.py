@@ -172,7 +172,7 @@ def test_verify_finds_a_log_that_lacks_its_anchor(
     cut = herdbook("verify", "--anchor", f"999:{'a' * 64}")
 
     assert (rewritten.code, cut.code) == (1, 1)
-    assert "does not have the hash of the anchor" in rewritten.out
+    assert "does not match the hash of the anchor" in rewritten.out
     assert "is missing, but has an anchor" in cut.out
 
 

@@ -51,7 +51,7 @@ def test_plan_shows_the_steps_with_their_bytes(
     )
     assert lines[3].split()[:2] == ["delete", "gemma3:4b"]
     assert lines[3].endswith("frees 3.3 GB")
-    assert lines[-1] == "7 steps · 1 of unknown size to download · 8.6 GB freed"
+    assert lines[-1] == "7 steps · 1 model of unknown size to download · 8.6 GB freed"
 
 
 @pytest.mark.usefixtures("server")

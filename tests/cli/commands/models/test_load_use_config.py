@@ -90,9 +90,7 @@ def test_rm_dismisses_the_failure_of_a_pull(
     answer = herdbook("rm", "no-such:1b")
 
     assert answer.code == 0
-    assert answer.out == (
-        "no-such:1b was not on the server; its failure is dismissed\n"
-    )
+    assert answer.out == ("no-such:1b was not on the server; dismissed its failure\n")
     assert "no-such" not in herdbook("ls").out
     assert "failure dismissed" in herdbook("history", "no-such:1b").out
 

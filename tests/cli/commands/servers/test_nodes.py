@@ -279,7 +279,7 @@ def test_freeing_disk_space_needs_a_node(herdbook: Herdbook, nodes: Nodes) -> No
     refused = herdbook("free", "1GB")
 
     assert refused.code == 2
-    assert "free must name a node. Choose one: herdbook free 1GB --node " in refused.err
+    assert "free needs a node. Choose one: herdbook free 1GB --node " in refused.err
     assert re.search(r"local \(frees [\d.]+ GB, \d+ models?\)", refused.err)
     assert "gpu2 (nothing can be freed)" in refused.err
     assert herdbook("free", "1GB", "--node", "local").code == 0
