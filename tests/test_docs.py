@@ -23,7 +23,10 @@ from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = "core events projections presentation service gateway cli sandbox tests"
+FOLDERS = (
+    "core events projections presentation service gateway cli sandbox tests "
+    "library benchmarks docs"
+)
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
 
 

@@ -84,7 +84,7 @@ async def test_model_in_error_is_passed_over_with_a_reason() -> None:
 
         assert NAME not in [one.name for one in explained.chosen]
         (passed,) = [one for one in explained.passed_over if one.name == NAME]
-        assert any("error" in reason for reason in passed.reasons)
+        assert any("failed" in reason for reason in passed.reasons)
 
 
 async def test_suggestions_exclude_present_models() -> None:

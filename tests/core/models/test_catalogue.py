@@ -94,8 +94,10 @@ def test_error_is_one_line_with_file_model_and_key(
     path = written(tmp_path, text)
     with pytest.raises(InvalidCatalogueError) as refused:
         ModelRegistry().with_catalogue(path)
-    assert f"catalogue {path} is not valid in {reason}" in str(refused.value)
-    assert "\n" not in str(refused.value)
+    message = str(refused.value)
+    assert message.startswith(f"catalogue {path} is not valid")
+    assert reason in message
+    assert "\n" not in message
 
 
 def test_invalid_catalogue_is_not_applied_at_all(tmp_path: Path) -> None:

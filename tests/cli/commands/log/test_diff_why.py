@@ -88,9 +88,9 @@ def test_why_explains_a_state_oldest_first(lived: Herdbook) -> None:
     lines = lived("why", "llama3.2:3b").out.splitlines()
 
     assert lines[0].startswith("llama3.2:3b is loaded (since ")
-    assert "origin    found: 2.0 GB" in lines[1]
-    assert "step      load started" in lines[-2]
-    assert "cause     loaded in" in lines[-1]
+    assert "origin   found: 2.0 GB" in lines[1]
+    assert "step     load started" in lines[-2]
+    assert "cause    loaded in" in lines[-1]
     assert lines[-1].endswith("by cli:ann")
 
 

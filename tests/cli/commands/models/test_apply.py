@@ -10,7 +10,6 @@ import pytest
 from support.cli_runner import Herdbook, SandboxThread
 
 from herdbook.core.desired.desired import read
-from herdbook.presentation.wording import UNKNOWN
 
 PAGE = (Path(__file__).parents[4] / "docs" / "desired.md").read_text()
 SOME = (
@@ -45,7 +44,14 @@ def test_plan_shows_the_steps_with_their_bytes(
     lines = answer.out.splitlines()
 
     assert answer.code == 0
-    assert lines[1].split() == ["pull", "qwen3:0.6b", UNKNOWN, "to", "download"]
+    assert lines[1].split() == [
+        "pull",
+        "qwen3:0.6b",
+        "unknown",
+        "size",
+        "to",
+        "download",
+    ]
     assert lines[2].endswith(
         "num_ctx set to 4096 (was: not set), pinned set to true (was: not set)"
     )
