@@ -39,7 +39,7 @@ MODELS = Path(tempfile.gettempdir()) / "ollama" / "models"
 LARGEST = 250_000
 """Maximum size of a screenshot, bytes, so that the repository stays small."""
 
-WIDE, TALL, LOW, PHONE = (1280, 800), (1280, 1160), (1280, 440), (360, 740)
+WIDE, TALL, LOW, PHONE = (1280, 800), (1280, 1160), (1280, 410), (360, 740)
 FETCHED = "gemma3:27b"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync")
