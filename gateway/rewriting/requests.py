@@ -159,7 +159,8 @@ class Rewriter:
         if asked.startswith(ROLE):
             return _by_role(self.latest(), asked.removeprefix(ROLE), allowed)
         if "," in asked:
-            return Choice(_first_present(self.latest(), asked), "", f"first of {asked}")
+            first = _first_present(self.latest(), asked, allowed)
+            return Choice(first, "", f"first of {asked}")
         return None
 
     def _apply_settings(
@@ -217,19 +218,32 @@ def no_model_fits(role: str) -> Refusal:
     return Refusal(404, f"No model on the server fits the role '{role[:100]}'.")
 
 
-def _first_present(read_model: ReadModel, names: str) -> str:
-    """Return the first model of a list that the server has.
+def no_listed_model_allowed(names: str) -> Refusal:
+    """Return the refusal of a list with no present model that the token may use."""
+    return Refusal(
+        403, f"The token may use none of the present models of '{names[:200]}'."
+    )
+
+
+def _first_present(
+    read_model: ReadModel, names: str, allowed: Callable[[str], bool] | None
+) -> str:
+    """Return the first model of a list that the server has and the client may use.
 
     Raises:
-        Refusal: It has none of them.
+        Refusal: There is none.
     """
+    any_present = False
     for name in names.split(","):
         try:
             status = read_model.status(name.strip())
         except InvalidNameError:
             continue
-        if status.present:
+        if status.present and (allowed is None or allowed(status.name)):
             return status.name
+        any_present = any_present or status.present
+    if any_present:
+        raise no_listed_model_allowed(names)
     raise Refusal(404, f"The server has none of the models '{names[:200]}'.")
 
 

@@ -35,6 +35,7 @@ from herdbook.gateway.rewriting.requests import (
     ROLE,
     Choice,
     asked_model,
+    no_listed_model_allowed,
     no_model_allowed,
     no_model_fits,
 )
@@ -205,13 +206,17 @@ class FleetRouter:
     def _by_list(
         self, asked: str, incoming: IncomingRequest, nodes: list[Upstream]
     ) -> Route:
+        any_present = False
         for name in asked.split(","):
             places = self._places(name.strip(), nodes)
-            if places:
+            if places and incoming.caller.limits.allow(places[0].model):
                 place = self._chosen(places, incoming)
                 choice = Choice(place.model, "", f"first of {asked}")
                 upstream = self._nodes[place.node].upstream
                 return self._route(upstream, place.model, choice)
+            any_present = any_present or bool(places)
+        if any_present:
+            raise no_listed_model_allowed(asked)
         raise Refusal(404, f"No node has any of the models '{asked[:200]}'.")
 
     def _to_change(

@@ -12,6 +12,9 @@ from herdbook.gateway.routing.upstreams import IncomingRequest, Route, Upstream
 _CLIENT_ERROR: Final = 400
 """The lowest status of an answer that is an error."""
 
+_NOT_FOUND: Final = 404
+"""The status of a server that no longer has the model."""
+
 _SERVER_ERROR: Final = 500
 """The lowest status by which a server reports a failure of its own."""
 
@@ -71,26 +74,26 @@ class SentRequest:
     def answered(self, exchange: Exchange, status: int) -> bool:
         """Note that the node has started to answer.
 
-        A use that it could not serve is sent to one other node. What that answers shows
-        whether the node or the request is at fault.
+        A use that it could not serve is sent to one other node that has the model. What
+        that answers shows whether the node or the request is at fault.
 
         Returns:
             Whether the request was sent to another node, so that this answer is not
             needed.
         """
         is_use = self._incoming.endpoint.effect is Effect.USE
-        if status < _SERVER_ERROR:
-            self.upstream.breaker.succeeded()
-            if self.failed_first is not None:
-                self.failed_first.breaker.failed()
-            if is_use and status < _CLIENT_ERROR:
-                self.upstream.answered[self.model] = time.monotonic()
-            return False
-        if is_use and not self._incoming.tried and self.send_elsewhere(exchange):
-            if status != _BUSY and isinstance(exchange.route, SentRequest):
+        failed = status >= _SERVER_ERROR
+        unserved = is_use and (failed or status == _NOT_FOUND)
+        if unserved and not self._incoming.tried and self.send_elsewhere(exchange):
+            if failed and status != _BUSY:
+                assert isinstance(exchange.route, SentRequest)
                 exchange.route.failed_first = self.upstream
             return True
         self.upstream.breaker.succeeded()
+        if self.failed_first is not None and not failed:
+            self.failed_first.breaker.failed()
+        if is_use and status < _CLIENT_ERROR:
+            self.upstream.answered[self.model] = time.monotonic()
         return False
 
     def failed(self, exchange: Exchange) -> bool:

@@ -21,6 +21,8 @@ import pytest
 from herdbook.core import Fleet, ModelState, OllamaError, RecordedEvent
 from herdbook.events.errors import CallerError
 from herdbook.events.facts import ModelUsed, NodeSettings
+from herdbook.gateway.access.checks import Caller
+from herdbook.gateway.access.limits import UNLIMITED, Limits
 from herdbook.gateway.access.quotas import Quotas
 from herdbook.gateway.recording import recorder
 from herdbook.gateway.routing import nodes, router
@@ -99,8 +101,14 @@ async def several(
     plain: bool = False,
     roles: bool = False,
     token_s: float = 0.02,
+    limits: Limits | None = None,
 ) -> AsyncIterator[Servers]:
     """Serve a sandbox for each of three nodes, and a gateway for some of them."""
+
+    def authenticate(secret: str) -> Caller:
+        limited = limits or UNLIMITED
+        return Caller(name=secret, actor=f"api:{secret}", role="admin", limits=limited)
+
     async with AsyncExitStack() as stack:
         worlds, urls = {}, {}
         for name in NODES:
@@ -119,7 +127,7 @@ async def several(
             serve_gateway(
                 fleet,
                 GatewaySettings(port=0, plain=plain, roles=roles),
-                authenticate=None,
+                authenticate=authenticate if limits else None,
                 failed=lambda: pytest.fail("the gateway stopped"),
             )
         )
@@ -240,6 +248,16 @@ async def test_use_that_a_node_cannot_serve_is_answered_by_another_one() -> None
         await servers.fleet.manager("local").unload(MODEL)
         await servers.refresh_all()
         assert node_of(await servers.ask(prompt="5")) != "a"  # it rests
+
+
+async def test_use_of_a_model_that_its_node_lost_is_answered_by_another_one() -> None:
+    async with three() as servers:
+        await servers.fleet.manager("a").load(MODEL)
+        await servers.refresh_all()
+        async with httpx.AsyncClient(base_url=servers.urls["a"]) as http:
+            await http.request("DELETE", "/api/delete", json={"model": MODEL})
+        assert node_of(await servers.ask()) in ("b", "local")
+        assert (await servers.ask(node="a")).status_code == 404
 
 
 async def test_failure_that_all_nodes_report_is_that_of_the_request() -> None:
@@ -453,6 +471,24 @@ async def test_first_model_of_a_list_that_any_node_has_is_used() -> None:
         answer = await servers.ask(model=f"nosuch:1b,{MODEL}")
         assert node_of(answer) == "b"
         assert answer.headers["X-Herdbook-Model"] == MODEL
+
+
+async def test_role_and_list_are_answered_by_models_of_the_token() -> None:
+    limits = Limits(models=("llama3*",))
+    async with several("a", limits=limits) as servers:
+        servers.http.headers["Authorization"] = "Bearer ann"
+        await servers.fleet.manager("a").load(MODEL)
+        await servers.refresh_all()
+        other = "qwen2.5-coder:7b"
+        listed = await servers.ask(model=f"{other},{MODEL}")
+        assert node_of(listed) == "a"
+        assert listed.headers["X-Herdbook-Model"] == MODEL
+        none = await servers.ask(model=f"nosuch:1b,{other}")
+        assert none.status_code == 403
+        assert "The token may use none of the present models" in none.text
+        role = await servers.ask(model="role:coding")
+        assert role.status_code == 403
+        assert "No model that the token may use fits the role" in role.text
 
 
 async def test_models_are_pulled_where_there_is_room_and_deleted_by_node() -> None:

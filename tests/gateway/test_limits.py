@@ -70,7 +70,8 @@ async def test_token_uses_only_its_models() -> None:
             for path in ("/api/generate", "/v1/chat/completions", "/api/show")
         }
         role = await ask(there, model="role:coding")
-        several = await ask(there, model=f"nosuch:1b,{MODEL}")
+        several = await ask(there, model=f"nosuch:1b,qwen2.5-coder:7b,{MODEL}")
+        none = await ask(there, model="nosuch:1b,qwen2.5-coder:7b")
         deleted = await there.http.request(
             "DELETE",
             "/api/delete",
@@ -79,7 +80,9 @@ async def test_token_uses_only_its_models() -> None:
         )
 
     assert fine.status_code == 200
-    assert several.status_code == 200
+    assert several.headers["X-Herdbook-Model"] == MODEL
+    assert none.status_code == 403
+    assert "may use none of the present models of 'nosuch:1b,qwen" in none.text
     assert role.status_code == 403
     assert "No model that the token may use fits the role 'coding'" in role.text
     for answer in (*refused.values(), deleted):
