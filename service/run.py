@@ -114,4 +114,5 @@ async def _run(
         ready(address, other)
         await stop.requested.wait()
         _log.info("stopping")
+        gc.freeze()  # also what was made since: a collection could take seconds
         await service.stop()

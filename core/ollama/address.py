@@ -149,7 +149,7 @@ def same_server(one: str, other: str) -> bool:
 
     All loopback addresses count as one host. Host names ignore case.
     """
-    return _identity(one) == _identity(other)
+    return one == other or _identity(one) == _identity(other)
 
 
 def _identity(url: str) -> tuple[str, str, int | None, str]:

@@ -355,8 +355,9 @@ class ClientOperations:
                 for operation in self.all()
                 if operation.task is not None and not operation.task.done()
             ]
-        for manager in self._fleet.managers():
-            await manager.interrupt()
+        # Together: one after another, each would wait for a turn of the event loop.
+        managers = self._fleet.managers()
+        await asyncio.gather(*(manager.interrupt() for manager in managers))
         for task in tasks:
             task.cancel()
         if tasks:
