@@ -574,7 +574,7 @@ def _warn_of(entries: Sequence[UnreadableEntry]) -> None:
         _log.warning("more_entries_unreadable", entries=len(entries) - MOST_WARNINGS)
 
 
-def _warn_of_details(failed: Mapping[str, str], *, late: int) -> None:
+def _warn_of_details(failed: Mapping[str, str], *, late: int = 0) -> None:
     """Log why the details of the first models are missing, and how many others are.
 
     Args:

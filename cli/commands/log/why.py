@@ -46,10 +46,12 @@ def _headline(found: Explanation, now: Now) -> list[str | Piece]:
     status = found.status
     since = f" (since {now.clock(status.since)})" if status.since else ""
     state = state_piece(status)
-    failed = Piece("has failed", state.style)
+    what: list[str | Piece] = [" is ", state]
+    if status.state is ModelState.ERROR:
+        what = [" ", Piece("has failed", state.style)]
     return [
         Piece(status.name, "bold"),
-        *([" ", failed] if status.state is ModelState.ERROR else [" is ", state]),
+        *what,
         f"{since}. The events that explain this, oldest first:",
     ]
 

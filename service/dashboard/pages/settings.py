@@ -148,7 +148,7 @@ async def _form(
     names = (*editing.PLAIN, *editing.ABILITIES, "options")
     return await render(
         page,
-        "configuration.html",
+        "settings.html",
         title=f"Settings of {status.name}",
         status_code=status_code,
         status=status,
