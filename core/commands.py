@@ -24,6 +24,7 @@ from herdbook.core.errors import (
     ModelNotFoundError,
     OllamaError,
 )
+from herdbook.core.errors.suggestions import did_you_mean_model
 from herdbook.core.logging import Logger
 from herdbook.core.models import configuration
 from herdbook.core.models.registry import ModelRegistry
@@ -353,7 +354,7 @@ class Commands(Queries):
             BusyError: Another instance loads the model.
             OllamaError: The server does not answer or refuses.
         """
-        status = self._present(await self.get_status(name))
+        status = self._present(await self.get_status(name), may_pull=False)
         self._reconciler.check_address()
         running = self._loads.get(status.name)
         if running is not None:
@@ -442,10 +443,16 @@ class Commands(Queries):
             ModelNotFoundError: The model is neither.
             BusyError: The model is being pulled.
         """
-        return status if status.state is ModelState.ERROR else self._present(status)
+        if status.state is ModelState.ERROR:
+            return status
+        return self._present(status, may_pull=False)
 
-    def _present(self, status: ModelStatus) -> ModelStatus:
+    def _present(self, status: ModelStatus, *, may_pull: bool = True) -> ModelStatus:
         """Return the status if the model is present.
+
+        Args:
+            status: The status.
+            may_pull: Whether a pull would help; not before a deletion.
 
         Raises:
             ModelNotFoundError: The server does not have the model.
@@ -453,5 +460,11 @@ class Commands(Queries):
         """
         if not status.present:
             self._other_instances.refuse(status.name)
-            raise ModelNotFoundError(status.name, where=f"node {status.node}")
+            present = [one.name for one in self._repository.statuses() if one.present]
+            remedy = did_you_mean_model(status.name, present)
+            raise ModelNotFoundError(
+                status.name,
+                where=f"node {status.node!r}",
+                remedy=remedy or ("Pull it first" if may_pull else "Check the name"),
+            )
         return status

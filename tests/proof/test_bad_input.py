@@ -89,7 +89,8 @@ async def test_unknown_model_is_not_found(command: str) -> None:
             HerdbookError, lambda: BY_NAME[command](manager, "never:heard-of")
         )
         assert error.code == "model_not_found"
-        assert error.remedy == "Pull it first"
+        pulling_helps = command in ("load", "mark_used")
+        assert error.remedy == ("Pull it first" if pulling_helps else "Check the name")
         assert (await manager.now()).position == before
 
 

@@ -362,10 +362,14 @@ async def test_load_requested_during_a_cancellation_starts_again() -> None:
         assert again.result().state is ModelState.LOADED
 
 
-async def test_error_for_a_missing_model_says_how_to_pull_it() -> None:
+async def test_error_for_a_missing_model_says_what_to_do() -> None:
     async with serve_manager() as (_, manager):
         with pytest.raises(ModelNotFoundError, match="Pull it first"):
             await manager.load("nobody:1b")
+        with pytest.raises(ModelNotFoundError, match="Check the name"):
+            await manager.unload("nobody:1b")
+        with pytest.raises(ModelNotFoundError, match=f"Did you mean {NAME}"):
+            await manager.load(NAME.replace("l", "", 1))
 
 
 async def test_failed_pull_keeps_its_message() -> None:
