@@ -14,11 +14,11 @@ _QUIET = frozenset({"event", "level", "correlation_id"})
 SENTENCES: Final = {
     "entry_unreadable": "skipped an entry in the server's lists: {name} "
     "({source}: {reason})",
-    "more_entries_unreadable": "skipped {entries} more entries in the lists",
+    "more_entries_unreadable": "other skipped entries in the server's lists: {entries}",
     "show_failed": "the details of {model} cannot be read: {reason}",
-    "details_late": "no time was left to read the details of {models} models; the next "
+    "details_late": "models whose details no time was left to read: {models}; the next "
     "refresh reads them",
-    "more_shows_failed": "the details of {models} more models cannot be read",
+    "more_shows_failed": "other models whose details cannot be read: {models}",
     "log_not_writable": "{log} cannot be written: {effect}",
 }
 """Sentences for the warnings that commands print most often."""

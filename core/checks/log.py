@@ -142,7 +142,7 @@ def _schema(condition: Condition) -> Diagnosis:
         return diagnosis("triggers", "complete: events cannot be changed or deleted")
     return diagnosis(
         "triggers",
-        f"missing or altered: {', '.join(condition.altered)}",
+        f"missing, altered or added: {', '.join(condition.altered)}",
         "The file was altered. Run herdbook verify to find other changes, or restore "
         "a backup",
         level=Level.PROBLEM,

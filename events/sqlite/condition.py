@@ -130,7 +130,7 @@ def _examine(connection: sqlite3.Connection, path: Path) -> Condition:
     return Condition(
         schema=schema,
         settings=tuple(_not_taken(connection, path)),
-        altered=difference.altered,
+        altered=difference.altered + difference.added,
         foreign=difference.foreign,
         head=_head(connection.execute(QUERIES["head"]).fetchone()),
         last=_head(newest[0][:2] if newest else None),

@@ -155,4 +155,8 @@ async def check_file(path: Path, options: str) -> list[str]:
             f"schema object {name} is missing or was changed"
             for name in difference.altered
         ),
+        *(
+            f"schema object {name} was added to a table of the log"
+            for name in difference.added
+        ),
     ]

@@ -56,13 +56,14 @@ class SchemaDifference(NamedTuple):
     """How the schema of a file differs from the migrations.
 
     Attributes:
-        altered: Names that are missing, were changed, or were added to a table of the
-            log, such as a trigger.
+        altered: Names that are missing or were changed.
+        added: Names that were added to a table of the log, such as a trigger.
         foreign: Names of other programs' tables and their indexes, as replication and
             backup tools add them. They do not affect the log.
     """
 
     altered: tuple[str, ...]
+    added: tuple[str, ...]
     foreign: tuple[str, ...]
 
 
@@ -74,14 +75,12 @@ def compare(
     present = {column_text(name): (sql, table) for name, sql, table in found}
     created = {column_text(name): (sql, table) for name, sql, table in expected}
     tables = {table for _, table in created.values()}
-    foreign = sorted(
-        name
-        for name, (_, table) in present.items()
-        if name not in created and table not in tables
+    others = {
+        name: table for name, (_, table) in present.items() if name not in created
+    }
+    altered = [name for name in created if present.get(name) != created[name]]
+    added = [name for name, table in others.items() if table in tables]
+    foreign = [name for name, table in others.items() if table not in tables]
+    return SchemaDifference(
+        tuple(sorted(altered)), tuple(sorted(added)), tuple(sorted(foreign))
     )
-    altered = sorted(
-        name
-        for name in present.keys() | created.keys()
-        if present.get(name) != created.get(name) and name not in foreign
-    )
-    return SchemaDifference(tuple(altered), tuple(foreign))

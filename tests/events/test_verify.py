@@ -226,7 +226,7 @@ async def test_foreign_trigger_or_index_on_the_log_is_found(
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(statement)
     (finding,) = (await verified(path)).findings
-    assert finding.message == "schema object other is missing or was changed"
+    assert finding.message == "schema object other was added to a table of the log"
 
 
 async def test_missing_trigger_is_found(path: Path) -> None:
