@@ -17,22 +17,69 @@ _NOT_A_NUMBER = r"('.*') is not a valid (int|float)\w*(?: range)?"
 _OUT_OF_RANGE = r"(\S+) is not in the range (?:(\S+?)<=)?x(?:([<>])=(\S+))?"
 _NOT_A_CHOICE = r"'(.*)' is not one of (.+)"
 _NO_OPTION = r"No such option: (\S+)(?: \(Possible options: (.+)\))?"
-_NO_COMMAND = r"(No such command '.*'\.) Did you mean (.+)\?"
+_NO_COMMAND = r"No such command '(.*?)'\.?(?: Did you mean (.+)\?)?"
 _EXTRA = r"Got unexpected extra arguments?(?:\(s\))? \((.+)\)"
 
+OTHER_WORDS = {
+    "herdbook": {
+        **dict.fromkeys(("list", "models", "status"), "ls"),
+        **dict.fromkeys(("delete", "del", "remove", "uninstall"), "rm"),
+        **dict.fromkeys(("get", "download", "install", "add"), "pull"),
+        **dict.fromkeys(("run", "start", "preload"), "load"),
+        **dict.fromkeys(("stop", "evict"), "unload"),
+        **dict.fromkeys(("info", "inspect", "describe", "details"), "show"),
+        **dict.fromkeys(("set", "settings", "configure", "options"), "config"),
+        **dict.fromkeys(("search", "find", "browse"), "suggest"),
+        **dict.fromkeys(("best", "choose", "which"), "recommend"),
+        **dict.fromkeys(("loaded", "running", "memory"), "ps"),
+        **dict.fromkeys(("who", "audit", "events"), "history"),
+        **dict.fromkeys(("clean", "cleanup", "prune", "space"), "free"),
+        **dict.fromkeys(("tokens", "auth", "user", "users"), "token"),
+        **dict.fromkeys(("nodes", "server", "servers"), "node"),
+        **dict.fromkeys(("check", "health"), "doctor"),
+        **dict.fromkeys(("update", "upgrade"), "pull"),
+        "version": "--version",
+        "help": "--help",
+    },
+    "herdbook node": {
+        **dict.fromkeys(("delete", "del", "rm"), "remove"),
+        **dict.fromkeys(("ls", "show", "status"), "list"),
+        **dict.fromkeys(("new", "create"), "add"),
+        **dict.fromkeys(("set", "config", "settings", "update"), "configure"),
+    },
+    "herdbook ls": {
+        **dict.fromkeys(("--capability", "--capabilities", "--supports"), "--can"),
+        "--tools": "--can tools",
+        "--loaded": "--state loaded",
+    },
+    "herdbook token": {"--read-only": "--role read", "--admin": "--role admin"},
+}
+"""Commands and options that other programs have, or people expect, and ours."""
 
-def plain_message(message: str) -> str:
-    """Return a message of Typer in plain English, without a full stop at its end."""
+
+def plain_message(message: str, command: str = "herdbook") -> str:
+    """Return a message of Typer in plain English, without a full stop at its end.
+
+    Args:
+        message: The message.
+        command: The command that was called, without its arguments.
+    """
+    ours = OTHER_WORDS.get(command, {})
     text = " ".join(message.split()).rstrip(".")
     if found := re.fullmatch(_INVALID, text):
         return _value_message(*found.groups()) or text
     if found := re.fullmatch(_NO_OPTION, text):
         # Typer sorts the options by name, not by how near they are.
         nearest = get_close_matches(found[1], (found[2] or "").split(", "), n=1)
-        near = f". Did you mean '{nearest[0]}'?" if nearest else ""
-        return f"No such option '{found[1]}'{near}"
+        near = ours.get(found[1]) or next(iter(nearest), None)
+        return f"No such option '{found[1]}'" + (
+            f". Did you mean '{near}'?" if near else ""
+        )
     if found := re.fullmatch(_NO_COMMAND, text):
-        return f"{found[1]} Did you mean {found[2].replace(', ', ' or ')}?"
+        near = f"'{ours[found[1]]}'" if found[1] in ours else found[2]
+        return f"No such command '{found[1]}'" + (
+            f". Did you mean {near.replace(', ', ' or ')}?" if near else ""
+        )
     if found := re.fullmatch(_EXTRA, text):
         return f"Unexpected argument '{found[1]}'"
     return text

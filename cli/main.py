@@ -61,8 +61,9 @@ def _command(verbs: int, groups: int) -> Callable[..., int | None]:  # noqa: ARG
 
 def _usage(error: typer.TyperException, given: Sequence[str]) -> UsageError:
     words = ["herdbook", *(word for word in given if word in VERBS)][:2]
-    message = plain_message(error.format_message())
-    return UsageError("", message, f"Try: {' '.join(words)} --help")
+    command = " ".join(words)
+    message = plain_message(error.format_message(), command)
+    return UsageError("", message, f"Try: {command} --help")
 
 
 def _fail(

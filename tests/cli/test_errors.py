@@ -16,6 +16,8 @@ from support.cli_runner import Herdbook, SandboxThread
 
 import herdbook.core
 from herdbook.cli import errors
+from herdbook.cli.argument_errors import OTHER_WORDS
+from herdbook.cli.commands import VERBS
 from herdbook.cli.logging import SENTENCES
 from herdbook.core import (
     BusyError,
@@ -124,6 +126,15 @@ def test_verbose_shows_causes_and_the_traceback() -> None:
         (["ls", "--stat", "x"], 2, "'--stat'. Did you mean '--state'? Try"),
         (["ls", "--no-refrsh"], 2, "'--no-refrsh'. Did you mean '--no-refresh'? Try"),
         (["ls", "a", "b"], 2, "Unexpected argument 'b'. Try: herdbook ls --help"),
+        (
+            ["list"],
+            2,
+            "No such command 'list'. Did you mean 'ls'? Try: herdbook --help",
+        ),
+        (["delete", "a:1b"], 2, "Did you mean 'rm'?"),
+        (["set", "a:1b"], 2, "'set'. Did you mean 'config'? Try"),
+        (["node", "rm", "gpu1"], 2, "No such command 'rm'. Did you mean 'remove'?"),
+        (["ls", "--capability", "tools"], 2, "Did you mean '--can'? Try: herdbook ls"),
         (["node", "mov"], 2, "No such command 'mov'. Did you mean 'move' or 'remove'?"),
         (["key", "nwe", "f", "--name", "x"], 2, "Unknown argument 'nwe'. Did you mean"),
         (["history", "--type", "Birth"], 2, "'Birth' is not an event type"),
@@ -299,3 +310,10 @@ def test_every_sentence_is_for_a_warning_of_the_core() -> None:
     source = "".join(file.read_text() for file in core.rglob("*.py"))
 
     assert all(f'"{warning}"' in source for warning in SENTENCES)
+
+
+def test_words_of_other_programs_lead_to_commands_that_exist() -> None:
+    words = OTHER_WORDS["herdbook"]
+
+    assert not words.keys() & set(VERBS)
+    assert {one for one in words.values() if not one.startswith("-")} <= set(VERBS)
