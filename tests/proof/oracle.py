@@ -106,7 +106,7 @@ def assert_nothing_held(manager: ModelManager) -> None:
     """Assert that no lock is held, no slot is in use and nothing waits."""
     register, reconciler = manager._repository, manager._reconciler
     assert not any(lock.locked() for lock in register._locks.values())
-    assert not register._live._reading.locked()
+    assert register._live._is_read.is_set()
     assert not reconciler._refreshing.locked()
     assert not reconciler._changes.active
     assert manager._puller._slots._value == manager._settings.max_concurrent_pulls

@@ -42,6 +42,16 @@ async def test_pull_is_recorded_from_start_to_detection() -> None:
         assert (await manager.get_status(BIG)).state is ModelState.AVAILABLE
 
 
+async def test_model_that_the_server_cannot_show_is_pulled() -> None:
+    async with serve_manager("none") as (server, manager):
+        server.apply(answer={"path": "/api/show", "times": 0, "status": 500})
+
+        await pull_to_end(manager, BIG)
+
+        status = await manager.get_status(BIG)
+        assert (status.state, status.weights) == (ModelState.AVAILABLE, None)
+
+
 async def test_pull_progress_never_decreases_and_ends_complete() -> None:
     async with serve_manager("none") as (server, manager):
         server.time.stride_s = 0.5
