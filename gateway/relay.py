@@ -205,8 +205,15 @@ class Relay:
             exchange, request, body if changed or again else None, sent, again=again
         )
 
-    def retry(self, exchange: Exchange, incoming: IncomingRequest) -> bool:
+    def retry(
+        self, exchange: Exchange, incoming: IncomingRequest, *, needs_model: bool
+    ) -> bool:
         """Send a request that a node did not answer to another one, if there is one.
+
+        Args:
+            exchange: The exchange.
+            incoming: The request, with the nodes that were tried.
+            needs_model: Whether only a node that has the model will do.
 
         Returns:
             Whether it was sent.
@@ -219,6 +226,8 @@ class Relay:
             return False
         try:
             route = self._router.route(incoming)
+            if needs_model and not route.has_model:
+                return False
             self._send_collected(
                 exchange,
                 incoming._replace(body=incoming.body or b""),

@@ -113,7 +113,7 @@ class FleetRouter:
             self._refuse_if_not_allowed(asked, incoming)
             return self._route(self._maker_of(asked, nodes) or self._any(nodes), asked)
         place = self._chosen(places, incoming)
-        return self._route(self._nodes[place.node].upstream, place.model)
+        return self._route_to(place)
 
     def recommend(self, role: str) -> str | None:
         """Return the model that answers for a role; None if there is none."""
@@ -201,7 +201,7 @@ class FleetRouter:
         place = self._chosen(allowed, incoming)
         reason = f"role {role}: {'; '.join(place.reasons)}"
         choice = Choice(place.model, role, reason)
-        return self._route(self._nodes[place.node].upstream, place.model, choice)
+        return self._route_to(place, choice)
 
     def _by_list(
         self, asked: str, incoming: IncomingRequest, nodes: list[Upstream]
@@ -212,8 +212,7 @@ class FleetRouter:
             if places and incoming.caller.limits.allow(places[0].model):
                 place = self._chosen(places, incoming)
                 choice = Choice(place.model, "", f"first of {asked}")
-                upstream = self._nodes[place.node].upstream
-                return self._route(upstream, place.model, choice)
+                return self._route_to(place, choice)
             any_present = any_present or bool(places)
         if any_present:
             raise no_listed_model_allowed(asked)
@@ -334,11 +333,13 @@ class FleetRouter:
         self._conversations.remember(key, place.node)
         return place
 
-    def _route(
-        self, upstream: Upstream, model: str, choice: Choice | None = None
-    ) -> Route:
+    def _route_to(self, place: Place, choice: Choice | None = None) -> Route:
+        route = self._route(self._nodes[place.node].upstream, place.model)
+        return route._replace(choice=choice, has_model=True)
+
+    def _route(self, upstream: Upstream, model: str) -> Route:
         headers: Headers = [(NODE_HEADER, upstream.name.encode())]
-        return Route(upstream, model, choice, headers)
+        return Route(upstream, model, headers=headers)
 
 
 def _demanded(incoming: IncomingRequest) -> str | None:

@@ -25,8 +25,15 @@ _BUSY: Final = 503
 class Resender(Protocol):
     """Sends a request to another node."""
 
-    def retry(self, exchange: Exchange, incoming: IncomingRequest) -> bool:
+    def retry(
+        self, exchange: Exchange, incoming: IncomingRequest, *, needs_model: bool
+    ) -> bool:
         """Send a request that a node did not answer to another one, if there is one.
+
+        Args:
+            exchange: The exchange.
+            incoming: The request, with the nodes that were tried.
+            needs_model: Whether only a node that has the model will do.
 
         Returns:
             Whether it was sent.
@@ -84,7 +91,11 @@ class SentRequest:
         is_use = self._incoming.endpoint.effect is Effect.USE
         failed = status >= _SERVER_ERROR
         unserved = is_use and (failed or status == _NOT_FOUND)
-        if unserved and not self._incoming.tried and self.send_elsewhere(exchange):
+        if (
+            unserved
+            and not self._incoming.tried
+            and self.send_elsewhere(exchange, needs_model=True)
+        ):
             if failed and status != _BUSY:
                 assert isinstance(exchange.route, SentRequest)
                 exchange.route.failed_first = self.upstream
@@ -101,11 +112,17 @@ class SentRequest:
         self.upstream.breaker.failed()
         return self.send_elsewhere(exchange)
 
-    def send_elsewhere(self, exchange: Exchange) -> bool:
-        """Send the request to another node, if there is one; return whether it was."""
+    def send_elsewhere(self, exchange: Exchange, *, needs_model: bool = False) -> bool:
+        """Send the request to another node, if there is one; return whether it was.
+
+        Args:
+            exchange: The exchange.
+            needs_model: Whether only a node that has the model will do.
+        """
         self.end(exchange)
-        tried = self._incoming.tried | {self.upstream.name}
-        if self._relay.retry(exchange, self._incoming._replace(tried=tried)):
+        incoming = self._incoming
+        again = incoming._replace(tried=incoming.tried | {self.upstream.name})
+        if self._relay.retry(exchange, again, needs_model=needs_model):
             return True
         self.upstream.begin(self.model, exchange.tracker)  # it is ended by the caller
         return False

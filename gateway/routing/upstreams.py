@@ -129,12 +129,14 @@ class Route(NamedTuple):
         model: The model that it is about; empty if that is not known.
         choice: The chosen model, if a role or a list was requested.
         headers: Further headers of the answer.
+        has_model: Whether the node has the model, as far as the log shows.
     """
 
     upstream: Upstream
     model: str = ""
     choice: Choice | None = None
     headers: Headers = []  # noqa: RUF012 - never changed
+    has_model: bool = False
 
 
 class Router(Protocol):

@@ -526,6 +526,8 @@ async def test_model_that_no_node_has_gets_the_answer_of_a_server() -> None:
     async with three("none") as servers:
         missing = await servers.ask(model="nosuch:1b")
         assert missing.status_code == 404
+        paths = [one.path for each in servers.worlds.values() for one in each.seen]
+        assert paths.count("/api/generate") == 1
         assert json.loads(missing.text) == {"error": "model 'nosuch:1b' not found"}
 
 
