@@ -121,18 +121,6 @@ class Queries:
         """
         return await position_at(self._storage.store, when)
 
-    async def position_before(self, since: int | datetime) -> int:
-        """Return a position from which a read finds all events since a time.
-
-        Args:
-            since: The earliest time of recording, or the first position. A time is
-                still to be compared with: a few earlier events follow the result.
-
-        Raises:
-            CallerError: The time has no time zone.
-        """
-        return await position_before(self._storage.store, since)
-
     async def as_of(self, when: int | datetime) -> ReadModel:
         """Return what the log said at a position, or at a time.
 

@@ -33,6 +33,9 @@ from herdbook.events.streams import is_of_node, model_stream
 _NEWEST = 20
 """Events that are shown if neither a start nor a number is given."""
 
+_PAGE = 5_000
+"""Events that are read before the first of them is shown."""
+
 
 @verb("log", HISTORY)
 async def log(  # noqa: PLR0913 - the options of a verb
@@ -86,10 +89,9 @@ async def log(  # noqa: PLR0913 - the options of a verb
             )
             recorded = _each(newest)
         else:
-            start = after or 0
-            if chosen.since is not None:
-                start = max(start, await manager.position_before(chosen.since))
-            recorded = _oldest(manager, start, end, wanted, limit)
+            recorded = _oldest(
+                manager, chosen, stream, wanted, start=after or 0, end=end, limit=limit
+            )
         async with aclosing(recorded):
             if invocation.json and not follow:
                 invocation.screen.write_json([event async for event in recorded])
@@ -179,20 +181,32 @@ async def _newest(
 
 async def _oldest(
     manager: ModelManager,
+    chosen: HistoryFilter,
+    stream: str,
+    wanted: Callable[[RecordedEvent], bool],
+    *,
     start: int,
     end: int,
-    wanted: Callable[[RecordedEvent], bool],
     limit: int | None,
 ) -> AsyncGenerator[RecordedEvent, None]:
     """Yield the wanted events from a position on, up to another."""
     left = limit
-    async with aclosing(events_between(manager, start, end)) as events:
-        async for event in events:
+    after: int | None = start
+    while after is not None:
+        page = await manager.read_log(
+            after=after,
+            before=end + 1,
+            limit=_PAGE,
+            stream_prefix=stream,
+            chosen=chosen,
+        )
+        for event in page.events:
             if wanted(event):
                 yield event
                 left = None if left is None else left - 1
             if left == 0:
                 return
+        after = page.next
 
 
 async def events_between(
