@@ -9,6 +9,7 @@ from litestar import get, post
 from litestar.handlers.base import BaseRouteHandler
 from litestar.params import JSONBody, QueryParameter
 
+from herdbook.core import ModelState, ModelStatus
 from herdbook.core.desired.free_space import free_space
 from herdbook.core.fleet.disk_space import node_not_named
 from herdbook.core.models.sizes import parse_size
@@ -107,12 +108,13 @@ async def free(
     manager = service.fleet.manager(read_model.node)
     desired = await service.desired_models()
     names = list(dict.fromkeys(read_model.spelled(name) for name in data.models))
+    kept = {read_model.spelled(name) for name in desired}
     proposed = {
         step.name
         for group in free_space(
             read_model.statuses(),
             0,
-            keep=[read_model.spelled(name) for name in desired],
+            keep=kept,
             now=service.clock.now(),
         ).alternatives
         for step in group.steps
@@ -122,7 +124,10 @@ async def free(
             manager, [name for name in names if name in proposed]
         )
     results = {result.name: result for result in deleted}
-    models = [results.get(name) or _kept(name) for name in names]
+    models = [
+        results.get(name) or _kept(read_model.status(name), in_set=name in kept)
+        for name in names
+    ]
     return Freed(freed_bytes=sum(each.freed_bytes for each in models), models=models)
 
 
@@ -144,13 +149,20 @@ def _bytes_of(text: str) -> int:
     return size
 
 
-def _kept(name: str) -> BulkResult:
-    error = ModelKeptError(
-        name,
-        "is absent, pinned, loaded, in use or in the desired set, "
-        "or shares its weights with such a model",
-        f"See the proposal, or delete it with DELETE /v1/models/{name}",
-    )
+def _kept(status: ModelStatus, *, in_set: bool) -> BulkResult:
+    """Return that a model was not deleted, and why."""
+    name = status.name
+    remedy = f"To delete it nevertheless: DELETE /v1/models/{name}"
+    reasons = {
+        "is not on the server": not status.present,
+        "is pinned": status.settings.get("pinned") is True,
+        "is in the desired set": in_set,
+        "is loaded": status.state is ModelState.LOADED,
+        "is being pulled or loaded": status.activity is not None or status.updating,
+        "shares its weights with a model that is kept": True,
+    }
+    reason = next(reason for reason, holds in reasons.items() if holds)
+    error = ModelKeptError(name, reason, remedy if status.present else "")
     return BulkResult(name=name, done=False, error=problem_of(error))
 
 

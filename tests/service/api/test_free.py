@@ -43,7 +43,8 @@ def test_models_of_the_desired_set_are_never_proposed(
         here = present(running)
 
     assert set(chosen(proposal)) == here.keys() - {"gemma3:4b"}
-    assert answer.json()["models"][0]["error"]["code"] == "model_kept"
+    error = answer.json()["models"][0]["error"]
+    assert (error["code"], error["state"]) == ("model_kept", "is in the desired set")
     assert "gemma3:4b" in here
 
 
@@ -62,7 +63,11 @@ def test_named_models_are_deleted_and_others_stay(herdbook: ServiceThread) -> No
         ("no:1b", False),
         (name, True),
     ]
-    assert freed["models"][0]["error"]["code"] == "model_kept"
+    errors = [each["error"] for each in freed["models"][:2]]
+    assert [(each["code"], each["state"]) for each in errors] == [
+        ("model_kept", "is loaded"),
+        ("model_kept", "is not on the server"),
+    ]
     assert present(herdbook).keys() == before.keys() - {name}
 
 
