@@ -28,8 +28,9 @@ CLIENT = {
 }
 """Packages that asking the server takes."""
 
-ALWAYS_THERE = {"coverage"}
-"""What measures the tests. Names that begin with ``_`` are of Python and installers."""
+ALWAYS_THERE = {"coverage", "sitecustomize"}
+"""What measures the tests, and what a distribution adds to its Python. Names that begin
+with ``_`` are of Python and installers."""
 
 ONLY_FOR_OTHERS = (
     *("pydantic", "structlog", "rich.traceback", "rich.markdown"),
