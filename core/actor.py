@@ -58,6 +58,16 @@ def operation(**bound: str) -> Iterator[str]:
 
 
 @contextmanager
+def no_operation() -> Iterator[None]:
+    """Give the events in the block no correlation id, also within an operation."""
+    token = _correlation.set(None)
+    try:
+        yield
+    finally:
+        _correlation.reset(token)
+
+
+@contextmanager
 def _correlated(correlation_id: str, **bound: str) -> Iterator[None]:
     token = _correlation.set(correlation_id)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 
+from herdbook.core.actor import no_operation
 from herdbook.core.errors import InvalidNameError, WrongExpectedVersionError
 from herdbook.core.history.read_model import ReadModel
 from herdbook.core.reconcile.reconciler import Reconciler
@@ -106,9 +107,10 @@ class Uses:
         def decide(status: ModelStatus | None) -> tuple[ModelUsed | UseFailed, ...]:
             return (fact,) if status is not None and status.present else ()
 
-        recorded = await self._repository.decide(
-            name, decide, cause=Cause.COMMAND, actor=actor
-        )
+        with no_operation():  # the refresh or unload that waits for this is another one
+            recorded = await self._repository.decide(
+                name, decide, cause=Cause.COMMAND, actor=actor
+            )
         if recorded and fact.outcome is not UseOutcome.COMPLETED:
             self._reconciler.uses.cut_off(name, recorded[-1].occurred_at)
         return recorded[-1].position if recorded else None

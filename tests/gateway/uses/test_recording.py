@@ -307,6 +307,8 @@ async def test_what_ends_a_use_is_recorded_after_it(
         await there.http.post("/api/generate", json=generate())
         await there.manager.delete(MODEL)
         assert await last(3) == ["ModelUsed", "ModelUnloaded", "ModelDeleted"]
+        uses = await there.events(ModelUsed)
+        assert [event.correlation_id for event in uses] == [None] * 4
         restarted = (await there.events(ModelUnloaded))[2].data
         assert isinstance(restarted, ModelUnloaded)
         assert restarted.reason is UnloadReason.SERVER_RESTARTED
