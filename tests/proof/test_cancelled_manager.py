@@ -239,7 +239,6 @@ CASES = {
     "get": Case(lambda h: h.get("/api/tags"), present, ""),
     "read_log": Case(lambda h: h.read_log(newest_first=True), present, ""),
     "position_at": Case(position_of_the_start, present, ""),
-    "position_before": Case(lambda h: h.position_before(LATER), present, ""),
 }
 
 
