@@ -29,7 +29,7 @@ _LOADS: Final = frozenset({"ModelLoaded", "RunnerChanged"})
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """An element of ``ps``: one runner on the server.
+    """An entry in the output of ``ps``: one runner on the server.
 
     Attributes:
         name: The model.
@@ -42,7 +42,7 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
         context: Context in effect, tokens.
         expires_at: When keep-alive ends; a year beyond 2300 means never.
         loaded_at: When the model was loaded, or reloaded with other settings.
-        loaded_by: Actor of that load, or of the observation of a load by others.
+        loaded_by: Who loaded it; for a load by another program, who observed it.
         observed: Whether another program loaded it.
         last_used_at: Last recorded use.
         last_used_by: Actor of that use; None for an observed one.
@@ -70,7 +70,7 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadedModels(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``ps``.
+    """The output of ``ps``.
 
     Attributes:
         models: The loaded models, the largest first.

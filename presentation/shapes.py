@@ -48,7 +48,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A model: an element of ``ls``, and the output of ``show`` and of changes."""
+    """A model, as ``ls``, ``show`` and commands that change it print it."""
 
     name: str
     node: str
@@ -136,7 +136,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Suggested(msgspec.Struct, frozen=True, kw_only=True):
-    """An element of ``suggest``."""
+    """An entry in the output of ``suggest``."""
 
     pull: str
     role: str
@@ -339,7 +339,7 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FreedSpace(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``free``; ``deleted`` has the names of deleted models."""
+    """The output of ``free``; ``deleted`` has the names of deleted models."""
 
     wanted_bytes: int
     frees_bytes: int
@@ -367,7 +367,7 @@ def freed_space(proposal: FreeSpace, deleted: Sequence[str] = ()) -> FreedSpace:
 
 
 class BackedUp(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``backup``."""
+    """The output of ``backup``."""
 
     path: str
     position: int
@@ -378,7 +378,7 @@ class BackedUp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Archived(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``archive``.
+    """The output of ``archive``.
 
     Attributes:
         path: The file.
@@ -404,7 +404,7 @@ class Archived(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``restore``; ``replaced`` is where the files before are now."""
+    """The output of ``restore``; ``replaced`` is where the files before are now."""
 
     path: str
     position: int
@@ -415,7 +415,7 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``export`` to a file; position and hash are of its last event."""
+    """The output of ``export`` to a file; position and hash are of its last event."""
 
     path: str
     events: int
@@ -425,7 +425,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``import``: the log, and how many events it did not have before."""
+    """The output of ``import``: the log, and how many events it did not have before."""
 
     path: str
     added: int
@@ -435,7 +435,7 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Copied(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``copy``: both logs, and the end of the one that was written."""
+    """The output of ``copy``: both logs, and the end of the one that was written."""
 
     source: str
     target: str
@@ -446,7 +446,7 @@ class Copied(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckedExport(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``import --check``; position and hash are those of the log."""
+    """The output of ``import --check``; position and hash are those of the log."""
 
     path: str
     events: int
@@ -461,7 +461,7 @@ class CheckedExport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Anchored(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``anchor``; ``text`` is the anchor itself."""
+    """The output of ``anchor``; ``text`` is the anchor itself."""
 
     position: int
     hash: str
@@ -487,7 +487,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeChange(msgspec.Struct, frozen=True, kw_only=True):
-    """An element of ``node apply``: a change, and whether it was made."""
+    """An entry in the output of ``node apply``: a change, and whether it was made."""
 
     step: NodeStep
     done: bool

@@ -132,9 +132,9 @@ class _Model(msgspec.Struct, kw_only=True):
         """Return the reason for the last use that counts for a role."""
         last, known = self.last_use(role), self.used_for or {}
         if last is None:
-            return f"not used for the role {role.words}" if known else "never used"
+            return f"not used for the {role.words} role" if known else "never used"
         is_named = last == known.get(role) and last != self.last_used_at
-        return f"used for the role {role.words}" if is_named else "used before"
+        return f"used for the {role.words} role" if is_named else "used before"
 
     def can(self) -> frozenset[str] | set[str]:
         """Return the detected capabilities, overridden by the configuration."""
@@ -326,9 +326,9 @@ def _merits(model: _Model, role: ModelRole) -> tuple[str, ...]:
 
 def _standing(rank: int | None, role: ModelRole) -> str:
     if rank is None:
-        return f"not ranked for the role {role.words} in the catalogue"
+        return f"not ranked for the {role.words} role in the catalogue"
     place = "first" if rank == 1 else f"rank {rank}"
-    return f"{place} for the role {role.words} in the catalogue"
+    return f"{place} for the {role.words} role in the catalogue"
 
 
 def _faults(model: _Model, role: ModelRole) -> tuple[str, ...]:

@@ -293,7 +293,7 @@ def _used(fact: Fact) -> str:
     if fact.endpoint is msgspec.UNSET:
         role = ""
         if fact.role is not msgspec.UNSET:
-            role = f" for the role {fact.role.replace('_', ' ')}"
+            role = f" for the {fact.role.replace('_', ' ')} role"
         return f"used{role}" + (f": {fact.purpose}" if fact.purpose else "")
     parts = [f"used through {fact.endpoint}"]
     count = facts.uses_of(fact)

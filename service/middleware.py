@@ -272,8 +272,8 @@ def _check_role(principal: Principal, needed: Role, sufficient: str = "") -> Non
     if not principal.role.allows(needed):
         raise ForbiddenError(
             f"the token {principal.name}",
-            f"has the role {principal.role.value}, which does not allow this",
-            f"Use a token with the role {sufficient or needed.value}",
+            f"has the {principal.role.value} role, which does not allow this",
+            f"Use a token with the {sufficient or needed.value} role",
         )
 
 

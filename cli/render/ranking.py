@@ -90,7 +90,7 @@ def show(
     if not answer.chosen:
         role = answer.role
         screen.write(
-            f"No model fits the role {role}. To find one: herdbook suggest {role}"
+            f"No model fits the {role} role. To find one: herdbook suggest {role}"
         )
 
 

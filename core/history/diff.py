@@ -76,7 +76,7 @@ class Difference(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         since: Position before.
         until: Position after.
-        node: Changes of the server.
+        node: Changes to the server.
         models: Changed models, sorted by name.
         roles: Roles with a different best model.
     """

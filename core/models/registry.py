@@ -387,7 +387,7 @@ def _reason(model: KnownModel, role: ModelRole, memory_bytes: int | None) -> str
     if rank is None:
         return ""
     place = "first" if rank == 1 else f"rank {rank}"
-    words = f"{place} for the role {role.replace('_', ' ')} in the catalogue"
+    words = f"{place} for the {role.replace('_', ' ')} role in the catalogue"
     if memory_bytes is None:
         return words
     if needed is None or needed > memory_bytes:

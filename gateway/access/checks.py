@@ -172,7 +172,7 @@ def missing_role(caller: Caller, needed: str) -> Refusal:
     """Return the refusal of a request for which a token has too low a role."""
     return Refusal(
         403,
-        f"This needs the role {needed}, but the token {caller.name!r} has "
+        f"This requires the {needed} role, but the token {caller.name!r} has "
         f"{caller.role}.",
     )
 

@@ -97,7 +97,7 @@ async def propose_free(
 async def free(
     request: AnyRequest, data: JSONBody[FreeRequest], node: NodeName = None
 ) -> Freed:
-    """Delete models that the proposal names, and no others. Needs the role admin.
+    """Delete models that the proposal names, and no others. Requires the admin role.
 
     A model that cannot be deleted does not stop the others. Models that the proposal
     does not name, because they are pinned, loaded, in use or in the desired set of the

@@ -441,7 +441,7 @@ async def _existing(
 async def delete_model(
     request: AnyRequest, name: Name, node: NodeName = None
 ) -> shapes.Removed:
-    """Delete a model from the server. Needs the role admin."""
+    """Delete a model from the server. Requires the admin role."""
     require(request, Role.ADMIN)
     service = service_of(request)
     manager = await service.manager_with(name_of(name), node)

@@ -41,7 +41,7 @@ class NewNode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class NodeUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A change of a node.
+    """A change to a node.
 
     Attributes:
         url: The new address of its server; omit it to keep the current one.
@@ -75,7 +75,7 @@ async def get_node(
     "/nodes", status_code=201, responses=CHANGES, tags=_TAG, operation_id="createNode"
 )
 async def create_node(request: AnyRequest, data: JSONBody[NewNode]) -> shapes.Node:
-    """Add a node. Needs the role admin.
+    """Add a node. Requires the admin role.
 
     All processes that use this log then manage it, even if its server does not answer.
     """
@@ -90,9 +90,9 @@ async def create_node(request: AnyRequest, data: JSONBody[NewNode]) -> shapes.No
 async def put_node(
     request: AnyRequest, name: _NamePart, data: JSONBody[NodeUpdate]
 ) -> shapes.Node:
-    """Change the address or the settings of a node. Needs the role admin.
+    """Change the address or the settings of a node. Requires the admin role.
 
-    With `drained`, it gets no new requests and no new models.
+    If `drained` is true, the node gets no new requests and no new models.
     """
     data = await strict_body(request, NodeUpdate)
     principal, service = require(request, Role.ADMIN), service_of(request)
@@ -113,7 +113,7 @@ async def put_node(
     operation_id="deleteNode",
 )
 async def delete_node(request: AnyRequest, name: _NamePart) -> shapes.Node:
-    """Stop managing a node. Needs the role admin.
+    """Stop managing a node. Requires the admin role.
 
     Its models stay on its server, and its history stays in the log. A node with a
     running operation is not removed.

@@ -146,9 +146,9 @@ class EventPage(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         events: The events that match the filter.
-        next: The ``after`` (newest first: the ``before``) of the next page; null on
-            the last page. More pages can follow a short or empty one, because each
-            request scans a limited number of events.
+        next: Value of ``after`` for the next page, or of ``before`` if the newest come
+            first; null on the last page. More pages can follow a short or empty one,
+            because each request scans a limited number of events.
         head: Position of the last event of the log.
     """
 

@@ -1,4 +1,4 @@
-"""The API for tokens: list, create and revoke them. Needs the role admin."""
+"""The API for tokens: list, create and revoke them. Requires the admin role."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class CreatedToken(msgspec.Struct, frozen=True, kw_only=True):
 
 @get("/tokens", responses=READS, tags=_TAG, operation_id="listTokens")
 async def list_tokens(request: AnyRequest) -> list[TokenInfo]:
-    """List the tokens with their roles and last use. Needs the role admin."""
+    """List the tokens with their roles and last use. Requires the admin role."""
     require(request, Role.ADMIN)
     return known_tokens(authenticator_of(request))
 
@@ -83,7 +83,7 @@ async def create_token(
 ) -> Response[CreatedToken]:
     """Create a token. Only this response contains its secret.
 
-    Needs the role admin, and a service that was started with `--tokens`.
+    Requires the admin role, and a service that was started with `--tokens`.
     """
     principal = require(request, Role.ADMIN)
     given = {
@@ -109,7 +109,7 @@ async def create_token(
     operation_id="revokeToken",
 )
 async def revoke_token(request: AnyRequest, name: _Name) -> None:
-    """Revoke a token; its sessions and event streams end. Needs the role admin."""
+    """Revoke a token; its sessions and event streams end. Requires the admin role."""
     principal = require(request, Role.ADMIN)
     await revoke(authenticator_of(request), name, by=principal)
 

@@ -157,7 +157,7 @@ def check_revocable(authenticator: Authenticator, name: str) -> None:
     if admins == [name]:
         raise TokenConflictError(
             f"token {name}",
-            "is the last one with the role admin",
+            "is the last one with the admin role",
             "Create another admin token first",
         )
 

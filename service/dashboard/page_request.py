@@ -123,8 +123,8 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
             return "Actions are disabled: the service is read-only."
         if not self.principal.role.allows(needed):
             return (
-                f"This needs the role {needed.value}. "
-                f"{self.principal.name} has the role {self.principal.role.value}."
+                f"This requires the {needed.value} role. "
+                f"{self.principal.name} has the {self.principal.role.value} role."
             )
         return ""
 

@@ -72,7 +72,7 @@ def test_reader_sees_why_nothing_can_be_done(
     page = visits.open(guarded)
     sign_in(page, READER)
 
-    why = "This needs the role operate. ruth has the role read."
+    why = "This requires the operate role. ruth has the read role."
     expect(page.get_by_role("main")).to_contain_text(why)
     button = row(page, "smollm2:135m").get_by_role("link", name="load")
     expect(button).to_have_attribute("aria-disabled", "true")
@@ -80,7 +80,7 @@ def test_reader_sees_why_nothing_can_be_done(
     expect(page.get_by_label("Pull a model")).to_be_disabled()
     page.goto("/models/smollm2:135m")
     expect(page.locator("a[data-dialog]")).to_have_count(0)
-    expect(page.locator("#actions")).to_contain_text("ruth has the role read")
+    expect(page.locator("#actions")).to_contain_text("ruth has the read role")
     page.get_by_text("Change settings").click()
     expect(page.get_by_role("button", name="save")).to_be_disabled()
     expect(page.get_by_role("status").first).to_have_text("live")
@@ -93,7 +93,7 @@ def test_operator_may_not_delete(guarded: RunningService, visits: PageSession) -
     button = page.locator("#actions").get_by_role("link", name="delete")
     expect(button).to_have_attribute("aria-disabled", "true")
     expect(button).to_have_accessible_description(
-        "This needs the role admin. olga has the role operate."
+        "This requires the admin role. olga has the operate role."
     )
 
 

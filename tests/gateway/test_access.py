@@ -81,7 +81,7 @@ async def test_each_path_needs_its_role(role: str) -> None:
         for each, needed in NEEDED.items()
     }
     refused = [each for each, status in found.items() if status == 403]
-    assert all(f"needs the role {NEEDED[each]}" in texts[each] for each in refused)
+    assert all(f"requires the {NEEDED[each]} role" in texts[each] for each in refused)
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_candidate_has_its_reasons_and_their_data() -> None:
     assert candidate.reasons == (
         "used before",
         "available",
-        "first for the role coding in the catalogue",
+        "first for the coding role in the catalogue",
     )
     assert candidate.last_used_at == T0 + timedelta(seconds=3)
     assert (candidate.rank, candidate.size_bytes, candidate.node) == (1, 7, "local")
@@ -166,7 +166,7 @@ def test_candidate_has_its_reasons_and_their_data() -> None:
 
 def test_missing_rank_is_a_reason() -> None:
     (candidate,) = view_of(*history("a", found(), CHATS)).order(ModelRole.GENERAL)
-    assert "not ranked for the role general in the catalogue" in candidate.reasons
+    assert "not ranked for the general role in the catalogue" in candidate.reasons
     assert "never used" in candidate.reasons
 
 
@@ -433,12 +433,12 @@ def test_use_for_a_role_counts_for_that_role_alone() -> None:
     assert order(view, ModelRole.CODING) == ["b", "a"]
     assert reasons(view, ModelRole.CODING) == {
         "a": "used before",
-        "b": "used for the role coding",
+        "b": "used for the coding role",
     }
     assert order(view, ModelRole.GENERAL) == ["a", "b"]
     assert reasons(view, ModelRole.GENERAL) == {
-        "a": "not used for the role general",
-        "b": "not used for the role general",
+        "a": "not used for the general role",
+        "b": "not used for the general role",
     }
     last = {one.name: one.last_used_at for one in view.order(ModelRole.GENERAL)}
     assert last == {"a": None, "b": None}
@@ -474,7 +474,7 @@ def test_request_for_embeddings_counts_for_embedding_alone() -> None:
     )
 
     assert order(view, ModelRole.EMBEDDING) == ["b", "a"]
-    assert reasons(view, ModelRole.EMBEDDING)["b"] == "used for the role embedding"
+    assert reasons(view, ModelRole.EMBEDDING)["b"] == "used for the embedding role"
     assert order(view, ModelRole.GENERAL) == ["a", "b"]
 
 
@@ -500,7 +500,7 @@ def test_latest_of_several_uses_decides() -> None:
     assert order(view) == ["a", "b"]
     assert reasons(view, ModelRole.GENERAL) == {
         "a": "used before",
-        "b": "used for the role general",
+        "b": "used for the general role",
     }
 
 

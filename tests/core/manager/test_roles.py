@@ -127,7 +127,7 @@ async def test_use_for_a_role_is_recorded_and_counts_for_it() -> None:
         assert used == facts.ModelUsed(role="vision")
         best = await manager.recommend("vision")
         assert best is not None
-        assert (best.name, best.reasons[0]) == (NAME, "used for the role vision")
+        assert (best.name, best.reasons[0]) == (NAME, "used for the vision role")
         with pytest.raises(UnknownRoleError):
             await manager.mark_used(NAME, role="poetry")
 

@@ -187,7 +187,7 @@ def test_suggest_names_only_what_can_be_pulled(role: ModelRole) -> None:
         assert suggestion.pull == suggestion.model.pull
         assert suggestion.model.sources["pull"].verified
         named = role.replace("_", " ")
-        assert f"for the role {named} in the catalogue" in suggestion.reason
+        assert f"for the {named} role in the catalogue" in suggestion.reason
 
 
 def test_suggest_puts_previously_used_models_first() -> None:

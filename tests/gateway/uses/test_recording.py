@@ -445,7 +445,7 @@ async def test_a_request_for_a_role_teaches_the_recommendation() -> None:
         (None, "ann", "llama3.2:3b"): 1,
     }
     assert known is not None
-    assert (known.name, known.reasons[0]) == (best.name, "used for the role coding")
+    assert (known.name, known.reasons[0]) == (best.name, "used for the coding role")
     assert other is not None
     assert other.name == "llama3.2:3b"
 

@@ -103,7 +103,7 @@ def test_token_list_has_names_roles_and_last_use_without_secrets(
         ("POST", "/v1/tokens", {"name": "x", "sha256": "y"}, 400, "is unknown"),
         ("DELETE", "/v1/tokens/anm", None, 404, "Did you mean 'ann'?"),
         ("DELETE", "/v1/tokens/env", None, 409, "comes from HERDBOOK_TOKENS"),
-        ("DELETE", "/v1/tokens/ann", None, 409, "is the last one with the role admin"),
+        ("DELETE", "/v1/tokens/ann", None, 409, "is the last one with the admin role"),
     ],
 )
 def test_invalid_changes_are_refused(

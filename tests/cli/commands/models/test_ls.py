@@ -248,7 +248,7 @@ def test_recommend_shows_how_to_pull_a_deleted_model(
     assert answer.code == 3
     assert "not present (herdbook pull qwen2.5-coder:7b" in answer.out
     assert answer.out.endswith(
-        "No model fits the role coding. To find one: herdbook suggest coding\n"
+        "No model fits the coding role. To find one: herdbook suggest coding\n"
     )
 
 
@@ -281,7 +281,7 @@ def test_suggest_shows_the_pull_command(
     answer = herdbook("suggest", "coding", "--memory", "32GB")
 
     assert answer.out.splitlines()[1].startswith("herdbook pull ")
-    assert "for the role coding in the catalogue" in answer.out
+    assert "for the coding role in the catalogue" in answer.out
     assert {*herdbook("suggest", "coding", "--json").json[0]} == {
         "pull",
         "role",

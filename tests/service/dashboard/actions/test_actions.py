@@ -302,7 +302,7 @@ def test_reader_sees_why_buttons_are_disabled(guarded: ServiceThread) -> None:
     with open_client(guarded.address, READER) as looking:
         page = looking.page(f"/models/{MODEL}")
 
-        assert "This needs the role operate. ruth has the role read." in page.text
+        assert "This requires the operate role. ruth has the read role." in page.text
         assert f"/models/{MODEL}/load" not in page.links
         assert "cannot be loaded" in looking.page(f"/models/{MODEL}/load", 403).text
         assert looking.http.post(f"/models/{MODEL}/load").status_code == 403
@@ -324,7 +324,7 @@ def test_refusals_before_any_page_are_pages_for_a_browser(
             assert "default-src" in answer.headers["content-security-policy"]
             assert "/roles" in Page(answer.text).links
         text = Page(refused[403].text).text
-        assert "has the role read, which does not allow this" in text
+        assert "has the read role, which does not allow this" in text
 
         program = looking.http.post(
             f"/models/{MODEL}/load", headers={"accept": "application/json"}
@@ -344,7 +344,7 @@ def test_delete_needs_an_administrator(guarded: ServiceThread) -> None:
 
         assert f"/models/{MODEL}/load" in page.links
         assert f"/models/{MODEL}/delete" not in page.links
-        assert "This needs the role admin" in page.text
+        assert "This requires the admin role" in page.text
         assert olga.http.post(f"/models/{MODEL}/delete").status_code == 403
         assert anna.http.post(f"/models/{MODEL}/delete").status_code == 303
 
