@@ -74,7 +74,7 @@ class ModelLists:
             (NODE_HEADER, names),
         ]
         exchange.answer_head(200, b"OK", headers, values_of(headers))
-        exchange.answer_body(body)
+        exchange.answer_body([body])
         exchange.answer_end(reusable=False)
 
     def _changed(self, endpoint: Endpoint, caller: Caller, body: bytes) -> bytes:

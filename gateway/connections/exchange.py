@@ -298,21 +298,22 @@ class Exchange:
         if self.tracker is not None:
             self.tracker.answer_head(status, values)
 
-    def answer_body(self, data: bytes) -> None:
-        """Receive a piece of the answer's body."""
+    def answer_body(self, pieces: list[bytes]) -> None:
+        """Receive pieces of the answer's body, which are not empty."""
         if self._held is not None:
-            self._hold_answer(self._held, data)
+            self._hold_answer(self._held, pieces)
             return
         if self._chunked:
-            self._to_client.append(b"%x\r\n%b\r\n" % (len(data), data))
+            for one in pieces:
+                self._to_client.append(b"%x\r\n%b\r\n" % (len(one), one))
         else:
-            self._to_client.append(data)
+            self._to_client += pieces
         if self.tracker is not None:
-            self.tracker.answer_body(data)
+            self.tracker.answer_body(b"".join(pieces))
 
-    def _hold_answer(self, held: _HeldAnswer, data: bytes) -> None:
-        held.pieces.append(data)
-        held.size += len(data)
+    def _hold_answer(self, held: _HeldAnswer, pieces: list[bytes]) -> None:
+        held.pieces += pieces
+        held.size += sum(len(one) for one in pieces)
         if held.size > LONGEST_BODY:
             self._release_answer(held, None)
 
@@ -325,8 +326,9 @@ class Exchange:
             headers.append((b"Content-Length", b"%d" % len(body)))
         self._held = None
         self.answer_head(status, reason, headers, values_of(headers))
-        for piece in held.pieces if body is None else [body]:
-            self.answer_body(piece)
+        pieces = held.pieces if body is None else [body]
+        if any(pieces):
+            self.answer_body(pieces)
 
     def flush_answer(self) -> None:
         """Send the pieces of the answer that were taken."""

@@ -40,6 +40,10 @@ class ServerConnection(asyncio.Protocol):
         self._pool = pool
         self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None
+        self._pieces: list[bytes] = []
+        # Called by the parser for each piece of a body. An answer often arrives in
+        # several pieces at once, which are sent on together.
+        self.on_body = self._pieces.append
         self._parser = httptools.HttpResponseParser(self)
         self._headers: Headers = []
         self._reason = b""
@@ -106,23 +110,27 @@ class ServerConnection(asyncio.Protocol):
             self._close()
             return
         self._may_be_closed = False
+        valid = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            if self._exchange is not exchange:
-                return
-            if not self._complete:
-                self._fail("sent an answer that is not HTTP", BAD_ANSWER)
-                return
-            # More than one answer: the first counts, and the connection ends.
-            exchange.answer_end(reusable=False)
-            return
+            valid = False
         if self._exchange is not exchange:
+            self._pieces.clear()
             return  # its answer is not needed: another server got the request
+        if self._pieces:
+            if exchange.request.method == "HEAD":  # has no body: the server is confused
+                self._keep_alive = False
+            else:
+                exchange.answer_body(self._pieces)
+            self._pieces.clear()
         if self._complete:
-            exchange.answer_end(reusable=self._keep_alive)
-        else:
+            # Of more than one answer, the first counts, and the connection ends.
+            exchange.answer_end(reusable=valid and self._keep_alive)
+        elif valid:
             exchange.flush_answer()
+        else:
+            self._fail("sent an answer that is not HTTP", BAD_ANSWER)
 
     def eof_received(self) -> None:
         """Receive the end of what the server sends."""
@@ -192,14 +200,6 @@ class ServerConnection(asyncio.Protocol):
             self._until_close = not sized
         else:
             self._until_close = not sized and status not in {204, 304}
-
-    def on_body(self, data: bytes) -> None:
-        """Send a piece of the body on."""
-        if self._complete:  # the answer to HEAD has none: the server is confused
-            self._keep_alive = False
-            return
-        if self._exchange is not None:
-            self._exchange.answer_body(data)
 
     def on_message_complete(self) -> None:
         """Note the end of an answer."""
