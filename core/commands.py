@@ -119,7 +119,7 @@ class Commands(Queries):
             settings=settings,
         )
         self.uses = Uses(
-            repository, self._reconciler, self.latest, self.latest_settings
+            repository, self._reconciler, self.latest, self._latest_settings
         )
         self._puller = Puller(context)
         self._loader = Loader(context)

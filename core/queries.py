@@ -76,7 +76,7 @@ class Queries:
             held_back=self._held_back(),
         )
 
-    def latest_settings(self, name: str) -> Mapping[str, Setting]:
+    def _latest_settings(self, name: str) -> Mapping[str, Setting]:
         """Return the settings of a model, without catching up with the log.
 
         Raises:
