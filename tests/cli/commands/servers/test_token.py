@@ -246,7 +246,7 @@ def test_token_has_limits_for_the_gateway(herdbook: Herdbook, file: Path) -> Non
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("--models", "a b"), "has an invalid pattern"),
+        (("--models", "a b"), "has an invalid model name pattern"),
         (("--max-requests", "0"), "must be at least 1, not 0"),
         (("--tokens-per-day", "many"), "must be a whole number, not 'many'"),
     ],
