@@ -47,7 +47,8 @@ def test_service_that_stops_and_starts_again(
         page.evaluate("window.here = true")
     slow_ollama.apply(registry=FAST_REGISTRY)
     with run_service(log, slow_ollama.address, port=port) as program:
-        expect(connection).to_have_text("live")
+        # The page waits up to 15 s between two attempts to connect.
+        expect(connection).to_have_text("live", timeout=45_000)
         expect(page.locator("#head")).to_contain_text("pull interrupted")
         assert page.evaluate("window.here"), "it was loaded anew"
         page.get_by_role("link", name="Pull again", exact=True).click()
