@@ -78,7 +78,7 @@ def _global_options(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Address of the server [env OLLAMA_HOST; default: that in the log, "
+            help="Address of the server [env OLLAMA_HOST; default: the one in the log, "
             "or 127.0.0.1:11434].",
             rich_help_panel=_PANEL,
         ),

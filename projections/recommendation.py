@@ -39,7 +39,6 @@ from herdbook.projections.roles import (
     lacking,
     role_of_use,
 )
-from herdbook.projections.sentences import counted
 from herdbook.projections.serializable import Serializable
 
 _BY_ROLE = 3
@@ -350,7 +349,8 @@ def _faults(model: _Model, role: ModelRole) -> tuple[str, ...]:
 
 
 def _times(failures: int) -> str:
-    return f"failed {counted(failures, 'time')} since the last success"
+    times = "once" if failures == 1 else f"{failures:,} times"
+    return f"failed {times} since the last success"
 
 
 def _candidate(model: _Model, role: ModelRole, reasons: tuple[str, ...]) -> Candidate:

@@ -26,8 +26,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
         steps: The deletions; the last one frees the space.
         frees_bytes: Disk space that they free together, bytes.
         last_used_at: When one of them was last used; None if no use is recorded.
-        idle_since: Time since which they have been loaded but not used; None if they
-            are not loaded.
+        idle_since: When they became idle: loaded but not used; None if they are not
+            loaded.
     """
 
     steps: tuple[DeleteStep, ...]

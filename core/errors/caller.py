@@ -123,7 +123,7 @@ class UnknownNodeError(CallerError):
         self.node = node
         super().__init__(
             f"{shortened(node)!r}",
-            "is not a node of this log",
+            "is not a node in this log",
             f"{did_you_mean(node, known)}Nodes: {', '.join(known)}",
         )
 

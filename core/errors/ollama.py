@@ -64,8 +64,8 @@ class NodeUnreachableError(OllamaError):
     code = "node_unreachable"
     problem = "cannot be reached: {raw}"
     advice = (
-        "Start it with 'ollama serve', or correct its address: in OLLAMA_HOST or, for "
-        "an added node, with 'herdbook node move'"
+        "Start it with 'ollama serve', or correct its address in OLLAMA_HOST (for an "
+        "added node, with 'herdbook node move')"
     )
 
 

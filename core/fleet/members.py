@@ -177,7 +177,7 @@ class Members:
                 names = ", ".join(one.name for one in nodes)
                 raise CallerError(
                     url,
-                    "is not the address of a node of this log",
+                    "is not the address of a node in this log",
                     f"Nodes: {names}. Add it as another node, or choose one of them: "
                     "--node NAME",
                 )

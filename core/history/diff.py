@@ -74,8 +74,8 @@ class Difference(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """Differences between two positions of the log.
 
     Attributes:
-        since: Position before.
-        until: Position after.
+        since: The earlier position.
+        until: The later position.
         node: Changes to the server.
         models: Changed models, sorted by name.
         roles: Roles with a different best model.

@@ -130,8 +130,8 @@ def redirected(node: str, url: str, target: str, call: Call) -> HerdbookError:
         node,
         raw=address,
         problem="redirects to {raw}",
-        advice="If that is your Ollama server, use its address: in OLLAMA_HOST or, for "
-        "an added node, with 'herdbook node move'",
+        advice="If that is your Ollama server, use its address in OLLAMA_HOST (for an "
+        "added node, with 'herdbook node move')",
     )
 
 

@@ -47,8 +47,8 @@ class UsageRow(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         group: The value of each dimension; null where it is not known.
         requests: Number of requests: relayed by the gateway, or reported by programs.
-        failed: Number of these that failed.
-        client_left: Number of these where the client disconnected.
+        failed: How many of them failed.
+        client_left: In how many of them the client disconnected.
         observed: Number of uses that the server's state revealed; each stands for one
             or more requests, which ``requests`` does not include.
         not_recorded: Number of requests that could not be recorded. Only their times

@@ -51,9 +51,9 @@ async def healthz() -> answers.Alive:
     operation_id="getReadiness",
 )
 async def readyz(request: AnyRequest) -> Response[answers.Ready]:
-    """Report readiness: the log can be read and all background tasks work.
+    """Report readiness: the log can be read and all background tasks run.
 
-    A service that is stopping is not ready. A lost Ollama server does not make it
+    A service that is stopping is not ready. Losing the Ollama server does not make it
     unready, because history and status are still served. Neither does a token file that
     cannot be reloaded, a failed backup or anchor, or a node that has a different
     address in the log; these are listed in `failing`.

@@ -66,7 +66,7 @@ async def list_events(  # noqa: PLR0913 - the parameters of a request
 ) -> answers.EventPage:
     """Return a page of the log.
 
-    For the next page, set `after` (or `before`, if newest first) to `next`.
+    To get the next page, pass `next` as `after`, or as `before` if newest first.
     """
     manager = service_of(request).manager
     page = await manager.read_log(

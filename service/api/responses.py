@@ -37,7 +37,9 @@ CHANGES: Final = problems(*_CHANGES)
 CACHED: Final = {
     **READS,
     304: ResponseSpec(
-        None, generate_examples=False, description="Unchanged since If-None-Match."
+        None,
+        generate_examples=False,
+        description="Not changed since the ETag in If-None-Match.",
     ),
 }
 """The additional responses of paths with a cached response."""

@@ -140,7 +140,7 @@ def test_fewer_failures_then_smaller_then_the_name() -> None:
     )
     assert order(view) == ["c", "d", "b", "a"]
     assert view.order(ModelRole.GENERAL)[-1].reasons[-1] == (
-        "failed 1 time since the last success"
+        "failed once since the last success"
     )
 
 

@@ -44,7 +44,7 @@ async def log(  # noqa: PLR0913 - the options of a verb
     *,
     follow: Annotated[
         bool,
-        typer.Option("--follow", "-f", help="Continue with new events until Ctrl-C."),
+        typer.Option("--follow", "-f", help="Keep printing new events until Ctrl-C."),
     ] = False,
     after: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Start after position N.")

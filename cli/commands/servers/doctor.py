@@ -23,7 +23,7 @@ _COLUMNS = (Column("LEVEL"), Column("CHECK"), Column("RESULT"))
 
 @verb("doctor", INSPECT)
 async def doctor(invocation: Invocation) -> int:
-    """Check log, server and models; suggest fixes.
+    """Check the log, server and models; suggest fixes.
 
     Works even if the server does not answer or the log cannot be opened. The exit code
     is 1 if there is a problem.

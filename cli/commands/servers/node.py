@@ -55,7 +55,7 @@ EveryNode = Annotated[bool, typer.Option("--all", "-a", help="Include removed no
 
 @verb_group("node", INSPECT)
 async def node(invocation: Invocation) -> int:
-    """Show, add and change the nodes (servers) of this log.
+    """Show, add and change the nodes (servers) in this log.
 
     Without a command, shows the only node, or lists the nodes.
     """

@@ -112,7 +112,7 @@ async def token(  # noqa: PLR0913 - the options of a verb
         raise UsageError(
             "",
             f"Unknown action {name!r}",
-            f"{similar}For a token of this name: herdbook token create {name}",
+            f"{similar}To create a token with that name: herdbook token create {name}",
         )
     name = named or name
     given = {

@@ -95,8 +95,8 @@ def test_the_message_has_subject_state_and_remedy() -> None:
 
     assert str(error) == (
         "Ollama at x cannot be reached: Connection refused. "
-        "Start it with 'ollama serve', or correct its address: in OLLAMA_HOST or, for "
-        "an added node, with 'herdbook node move'"
+        "Start it with 'ollama serve', or correct its address in OLLAMA_HOST (for an "
+        "added node, with 'herdbook node move')"
     )
 
 

@@ -62,7 +62,7 @@ def test_unknown_node_is_refused_unless_it_has_a_server_of_its_own(
     for verb in ("ls", "ls --no-refresh", "history", f"load {NAME}", "refresh"):
         refused = herdbook(*verb.split(), "--node", "gpu9")
         assert refused.code == 2, verb
-        assert "'gpu9' is not a node of this log. Nodes: local" in refused.err
+        assert "'gpu9' is not a node in this log. Nodes: local" in refused.err
     assert "Did you mean 'local'" in herdbook("ls", "--node", "locla").err
     assert len(herdbook("log", "--json").out.splitlines()) == events
 
