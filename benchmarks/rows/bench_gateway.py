@@ -127,11 +127,12 @@ async def _several_nodes(folder: Path, sizes: Sizes) -> Row:
     log = folder / "nodes.db"
     with ExitStack() as stack:
         serving = (program("-m", "benchmarks.fast_server") for _ in range(_NODES))
-        first, *others = [stack.enter_context(server) for server in serving]
+        servers = [stack.enter_context(server) for server in serving]
+        first = servers[0]
         async with Fleet.open(log, ollama=first, refresh=False) as fleet:
-            for number, server in enumerate(others):
+            for number, server in enumerate(servers):
                 await fleet.add(f"gpu{number}", server)
-        words = ("--listen", "127.0.0.1:0", "--db", str(log), "--ollama", first)
+        words = ("--listen", "127.0.0.1:0", "--db", str(log))
         address = stack.enter_context(program("-m", "herdbook.cli", "gateway", *words))
         runs = [partial(_first_s, url, sizes.relayed) for url in (address, first)]
         ours, theirs = await interleave(
