@@ -77,9 +77,9 @@ def test_actions_for_selected_models_stay_in_view(
     boxes.last.check()
 
     page.mouse.wheel(0, 5_000)
+    page.wait_for_function("window.scrollY > 100")  # scrolling takes a frame or more
 
     expect(page.get_by_role("button", name="Unload", exact=True)).to_be_in_viewport()
-    assert page.evaluate("window.scrollY") > 100
     expect(page.locator(".models thead")).to_be_in_viewport()
 
 
