@@ -14,10 +14,16 @@ _MOST_NAMED: Final = 4
 """Most models in a suggestion."""
 
 
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """Return a sentence that suggests the nearest known name; empty if none is near."""
+def did_you_mean(given: str, known: Iterable[str], *, similarity: float = 0.6) -> str:
+    """Return a sentence that suggests the nearest known name; empty if none is near.
+
+    Args:
+        given: The unknown name.
+        known: The known names.
+        similarity: Least similarity of a suggested name, from 0 to 1; as ``difflib``.
+    """
     by_key = {str(name).lower(): str(name) for name in known}
-    near = get_close_matches(given.lower(), by_key, n=1)
+    near = get_close_matches(given.lower(), by_key, n=1, cutoff=similarity)
     return f"Did you mean {by_key[near[0]]!r}? " if near else ""
 
 

@@ -35,6 +35,13 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
+_OTHER_WORDS = {
+    "ls": LIST,
+    **dict.fromkeys(("rm", "del", "delete", "remove"), REVOKE),
+}
+"""Words for the actions in other programs."""
+
+
 @verb("token", SERVE)
 async def token(  # noqa: PLR0913 - the options of a verb
     invocation: Invocation,
@@ -103,7 +110,7 @@ async def token(  # noqa: PLR0913 - the options of a verb
         else:
             invocation.screen.write(f"{named} revoked")
         return
-    similar = did_you_mean(name, (CREATE, LIST, REVOKE)) if name != CREATE else ""
+    similar = "" if name == CREATE else _action_like(name)
     if named and name != CREATE:
         raise UsageError(
             "", f"Unexpected argument {named!r}", f"{similar}Use: herdbook token NAME"
@@ -131,6 +138,14 @@ async def token(  # noqa: PLR0913 - the options of a verb
         invocation.screen.write(secret)
         # Not on stdout, which a script reads the token from.
         sys.stderr.write(f"For the service: herdbook serve --tokens {file}\n")
+
+
+def _action_like(name: str) -> str:
+    """Return a sentence that suggests an action; empty for what may well be a name."""
+    if name in _OTHER_WORDS:
+        return f"Did you mean {_OTHER_WORDS[name]!r}? "
+    # "reader" is a name, although it shares four letters with "create".
+    return did_you_mean(name, (CREATE, LIST, REVOKE), similarity=0.8)
 
 
 def _list(invocation: Invocation, known: Sequence[Token]) -> None:

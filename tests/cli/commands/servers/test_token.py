@@ -286,6 +286,8 @@ def test_revoking_an_unknown_token_is_refused(
     assert "Did you mean 'revoke'?" in herdbook("token", "revok", "ann", *file).err
     unclear = herdbook("token", "lst", *file)
     assert (unclear.code, "Did you mean 'list'?" in unclear.err) == (2, True)
+    assert "Did you mean 'list'?" in herdbook("token", "ls", *file).err
     assert "lst" not in herdbook("token", "list", *file).out
+    assert herdbook("token", "reader", *file).code == 0
     assert herdbook("token", "create", "lst", *file).code == 0
     assert "ann" in herdbook("token", "list", *file).out
