@@ -16,7 +16,7 @@ from herdbook.core.clock import Clock, SystemClock
 from herdbook.core.concurrency.supervisor import TaskStatus
 from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.core.desired.desired import DesiredSet
-from herdbook.core.errors import NoPlaceError, UnknownNodeError
+from herdbook.core.errors import CallerError, NoPlaceError, UnknownNodeError
 from herdbook.core.fleet import desired_nodes, placement
 from herdbook.core.fleet.desired_nodes import NodePlan
 from herdbook.core.fleet.managers import NodeManagers
@@ -435,9 +435,17 @@ class Fleet:
             settings: How Herdbook uses it.
 
         Raises:
-            CallerError: An argument is not valid, or the node is managed already.
+            CallerError: An argument is not valid, or the node is managed already, or
+                this fleet was opened for another node only.
             NodeAddressError: The log has another address for a node with this name.
         """
+        if self._members.chosen not in (None, name):
+            raise CallerError(
+                f"node {name!r}",
+                f"would not be managed here: only {self._members.chosen!r} is",
+                "Add it with 'herdbook node add', and serve the log without --node "
+                "and without a sandbox",
+            )
         await self._members.add(name, url, settings or NodeSettings())
         return await self._changed(name)
 

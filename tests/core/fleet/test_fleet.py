@@ -161,6 +161,9 @@ async def test_fleet_of_one_chosen_node(tmp_path: Path) -> None:
             assert fleet.names == ["gpu1"]
             assert (await fleet.home.node_status()).url == servers["gpu1"].url
             assert {one.node for one in await fleet.statuses()} == {"gpu1"}
+            with pytest.raises(CallerError, match="would not be managed here"):
+                await fleet.add("gpu3", servers["gpu1"].url)
+            assert "gpu3" not in {one.name for one in (await fleet.home.now()).nodes()}
         with pytest.raises(UnknownNodeError, match="Did you mean 'gpu1'"):
             async with Fleet.open(log, node="gpu2", clock=servers.clock):
                 pass
@@ -201,7 +204,7 @@ async def test_address_of_no_node_is_refused_where_several_could_be_meant(
         url, other = servers["gpu2"].url, servers["other"].url
         async with Fleet.open(log, ollama=url, clock=servers.clock) as fleet:
             assert fleet.names == ["gpu1", "gpu2"]
-        with pytest.raises(CallerError, match="is not the address of a node of this"):
+        with pytest.raises(CallerError, match="is not the address of a node in this"):
             async with Fleet.open(log, ollama=other, clock=servers.clock):
                 pass
         async with Fleet.open(
