@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 from support.cli_runner import SandboxThread
 from support.service_program import RunningService, ServiceThread, run_in_thread
-from support.web.browser import PageSession, row
+from support.web.browser import PageSession, row, wait_until
 
 
 @pytest.fixture
@@ -77,7 +77,8 @@ def test_actions_for_selected_models_stay_in_view(
     boxes.last.check()
 
     page.mouse.wheel(0, 5_000)
-    page.wait_for_function("window.scrollY > 100")  # scrolling takes a frame or more
+    # Scrolling takes a frame or more; the page's policy forbids wait_for_function.
+    wait_until(lambda: bool(page.evaluate("window.scrollY") > 100))
 
     expect(page.get_by_role("button", name="Unload", exact=True)).to_be_in_viewport()
     expect(page.locator(".models thead")).to_be_in_viewport()
