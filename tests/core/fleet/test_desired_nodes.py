@@ -101,7 +101,7 @@ async def test_set_that_fits_no_node_changes_nothing() -> None:
     "table", [{"nodes": "gpu1"}, {"nodes": [1]}, {"tags": ["a"]}, {"tags": {"a": 1}}]
 )
 def test_invalid_nodes_are_an_error_of_the_file(table: dict[str, Any]) -> None:
-    with pytest.raises(InvalidDesiredError, match="must be a (list|table) of"):
+    with pytest.raises(InvalidDesiredError, match=r"must be a (list|table) of"):
         wanted(model=table)
 
 
