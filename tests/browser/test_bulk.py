@@ -9,7 +9,8 @@ import pytest
 from playwright.sync_api import expect
 from support.cli_runner import SandboxThread
 from support.service_program import RunningService, ServiceThread, run_in_thread
-from support.web.browser import PageSession, row, wait_until
+from support.waiting import wait_until
+from support.web.browser import PageSession, row
 
 
 @pytest.fixture
