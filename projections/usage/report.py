@@ -41,14 +41,14 @@ class UsageRow(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """The usage of one group, or the total.
 
     The quantiles are those of completed requests and differ from the exact ones by at
-    most 2%. Requests that were recorded together each count with
-    their mean duration.
+    most 2%. Requests that were recorded together all count with the mean duration of
+    their group.
 
     Attributes:
         group: The value of each dimension; null where it is not known.
         requests: Number of requests: relayed by the gateway, or reported by programs.
         failed: How many of them failed.
-        client_left: In how many of them the client disconnected.
+        client_left: Number of requests in which the client disconnected.
         observed: Number of uses that the server's state revealed; each stands for one
             or more requests, which ``requests`` does not include.
         not_recorded: Number of requests that could not be recorded. Only their times
