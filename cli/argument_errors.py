@@ -52,7 +52,12 @@ OTHER_WORDS = {
         "--tools": "--can tools",
         "--loaded": "--state loaded",
     },
-    "herdbook token": {"--read-only": "--role read", "--admin": "--role admin"},
+    "herdbook token": {
+        "ls": "list",
+        **dict.fromkeys(("rm", "del", "delete", "remove"), "revoke"),
+        "--read-only": "--role read",
+        "--admin": "--role admin",
+    },
 }
 """Commands and options that other programs have, or people expect, and ours."""
 

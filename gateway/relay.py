@@ -208,16 +208,7 @@ class Relay:
     def retry(
         self, exchange: Exchange, incoming: IncomingRequest, *, needs_model: bool
     ) -> bool:
-        """Send a request that a node did not answer to another one, if there is one.
-
-        Args:
-            exchange: The exchange.
-            incoming: The request, with the nodes that were tried.
-            needs_model: Whether only a node that has the model will do.
-
-        Returns:
-            Whether it was sent.
-        """
+        """Send a request to another node, as ``Resender.retry`` describes."""
         if len(self._router.upstreams) == 1 or not exchange.request_complete:
             return False
         if incoming.body is None and incoming.request.method not in SAFE_METHODS:

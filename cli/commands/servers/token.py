@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from herdbook.cli.app import SERVE, verb
+from herdbook.cli.argument_errors import OTHER_WORDS
 from herdbook.cli.errors import UsageError, from_extra
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.output import Column, Piece, Row
@@ -33,13 +34,6 @@ class Role(StrEnum):
     READ = "read"
     OPERATE = "operate"
     ADMIN = "admin"
-
-
-_OTHER_WORDS = {
-    "ls": LIST,
-    **dict.fromkeys(("rm", "del", "delete", "remove"), REVOKE),
-}
-"""Words for the actions in other programs."""
 
 
 @verb("token", SERVE)
@@ -142,8 +136,8 @@ async def token(  # noqa: PLR0913 - the options of a verb
 
 def _action_like(name: str) -> str:
     """Return a sentence that suggests an action; empty for what may well be a name."""
-    if name in _OTHER_WORDS:
-        return f"Did you mean {_OTHER_WORDS[name]!r}? "
+    if ours := OTHER_WORDS["herdbook token"].get(name):
+        return f"Did you mean {ours!r}? "
     # "reader" is a name, although it shares four letters with "create".
     return did_you_mean(name, (CREATE, LIST, REVOKE), similarity=0.8)
 
