@@ -123,9 +123,13 @@ def state_event(
 
 
 def failure_text(status: ModelStatus, now: Now) -> str:
-    """Return the last failure, its time and its reason; empty without a failure."""
+    """Return the last failure, its time and its reason.
+
+    Empty without a failure, and while something is in progress: a failure next to its
+    retry looks like that of the retry.
+    """
     failure = status.last_failure
-    if failure is None:
+    if failure is None or status.activity is not None:
         return ""
     activity = wording.failed_word(failure.event)
     reason = wording.plain_failure(status.name, failure.message)

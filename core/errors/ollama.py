@@ -217,6 +217,7 @@ class PullRefusal(StrEnum):
     SERVER_TOO_OLD = "server_too_old"
     NOT_IN_REGISTRY = "not_in_registry"
     REGISTRY_UNREACHABLE = "registry_unreachable"
+    REGISTRY_WITHOUT_TLS = "registry_without_tls"
     REGISTRY_FAILED = "registry_failed"
     OTHER = "pull_refused"
 
@@ -242,6 +243,10 @@ _PULL_REFUSALS: Final = {
         "cannot be pulled: the server cannot reach the registry ({raw})",
         "Check the server's network, then pull it again",
     ),
+    PullRefusal.REGISTRY_WITHOUT_TLS: (
+        "cannot be pulled: the registry does not answer with TLS ({raw})",
+        "If it has no TLS, allow that (API: insecure, command line: --insecure)",
+    ),
     PullRefusal.REGISTRY_FAILED: (
         "cannot be pulled: the registry failed ({raw})",
         "Try again later",
@@ -265,14 +270,13 @@ class PullRefusedError(PullError):
         *,
         refusal: PullRefusal,
         raw: str = "",
-        advice: str | None = None,
     ) -> None:
         problem, remedy = _PULL_REFUSALS[refusal]
         host, _, path = subject.partition("/")
         if refusal is PullRefusal.NOT_IN_REGISTRY and "/" in path:
             # An address of three parts begins with the host of the registry.
             remedy = f"Check the name and the tag at the registry {host}"
-        super().__init__(subject, raw=raw, problem=problem, advice=advice or remedy)
+        super().__init__(subject, raw=raw, problem=problem, advice=remedy)
         self.refusal = refusal
         self.kind = refusal.value
 

@@ -236,10 +236,6 @@ _OUT_OF_MEMORY: Final = _any_of(
     "unable to load full model on GPU",
 )
 
-_INSECURE_REMEDY: Final = (
-    "If the registry has no TLS, pull with 'insecure' (on the command line: --insecure)"
-)
-
 # The order matters: a message can contain a reason and the number of retries.
 _PULL: Final[Rules] = (
     (
@@ -274,12 +270,7 @@ _PULL: Final[Rules] = (
             r"https://[^ \"]+:\d+/[^\"]*\"?: EOF",
             "first record does not look like a TLS handshake",
         ),
-        lambda subject, message: PullRefusedError(
-            subject,
-            refusal=PullRefusal.REGISTRY_UNREACHABLE,
-            raw=message,
-            advice=_INSECURE_REMEDY,
-        ),
+        _refused(PullRefusal.REGISTRY_WITHOUT_TLS),
     ),
     (
         _any_of(

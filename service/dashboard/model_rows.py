@@ -127,9 +127,9 @@ def failed_texts(status: ModelStatus, now: Now) -> tuple[str, str]:
     if facts.is_interrupted(status) and status.since is not None:
         remedy = "Pull it again to resume"
         return f"pull interrupted {now.ago(status.since)}", remedy
-    if failure is None:
-        return "", ""
     failed = facts.failure_text(status, now)
+    if failure is None or not failed:
+        return "", ""
     remedy = remedy_of(failure.kind, status.name)
     # An old message ends with the remedy of its time, which may be the same.
     return failed.removesuffix(".").removesuffix(remedy).rstrip(". "), remedy

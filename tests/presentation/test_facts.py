@@ -6,12 +6,21 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from herdbook.core import CostSource, Figure, ModelState, ModelStatus, PullCost, Runner
+from herdbook.core import (
+    Activity,
+    CostSource,
+    Figure,
+    ModelState,
+    ModelStatus,
+    PullCost,
+    Runner,
+)
 from herdbook.events.lifecycle import Lifecycle
 from herdbook.presentation import facts
 from herdbook.presentation.costs import fetch_text, free_text
 from herdbook.presentation.remedies import remedy_of
 from herdbook.presentation.times import Now
+from herdbook.projections.status import Failure
 
 NOW = Now(datetime(2026, 11, 24, 14, tzinfo=UTC), UTC)
 HERE = Lifecycle(ModelState.AVAILABLE, present=True)
@@ -54,6 +63,23 @@ def test_unknown_expiry_is_not_shown() -> None:
 )
 def test_memory_says_where_it_is(vram: int, result: str) -> None:
     assert facts.memory_text(runner(size_vram_bytes=vram), "a:latest") == result
+
+
+def test_failure_is_not_shown_during_its_retry() -> None:
+    failed = Failure("PullFailed", "stalled", "a:1 was not pulled", NOW.at)
+    absent, pulling = (
+        Lifecycle(ModelState.ERROR, present=False),
+        Lifecycle(ModelState.LOADING, activity=Activity.PULL),
+    )
+
+    def text(lifecycle: Lifecycle) -> str:
+        status = ModelStatus(
+            node="local", name="a:1", lifecycle=lifecycle, last_failure=failed
+        )
+        return facts.failure_text(status, NOW)
+
+    assert text(absent).startswith("pull failed just now")
+    assert text(pulling) == ""
 
 
 def test_weights_are_shared_with_who_is_there() -> None:

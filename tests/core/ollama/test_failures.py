@@ -130,4 +130,6 @@ def test_proxy_that_requires_a_password_is_a_refusal() -> None:
 def test_registry_without_tls_requires_insecure(message: str) -> None:
     error = failure(Request.PULL, "reg:5000/a/m:1", status=200, message=message)
 
-    assert error.remedy.endswith("(on the command line: --insecure)")
+    assert isinstance(error, OllamaError)
+    assert error.kind == "registry_without_tls"
+    assert "(API: insecure, command line: --insecure)" in error.remedy

@@ -170,7 +170,7 @@ SAID = {
     "503: ": "registry_failed",
     "max retries": "registry_failed",
     "dial tcp": "registry_unreachable",
-    '1b": EOF': "registry_unreachable",
+    '1b": EOF': "registry_without_tls",
     "context canceled": "pull_cancelled",
     "no space left": "disk_full",
     "digest mismatch": "digest_mismatch",
