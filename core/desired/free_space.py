@@ -16,7 +16,8 @@ from herdbook.projections.status import ModelStatus
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 IDLE_AFTER: Final = timedelta(days=1)
-"""Time after which a loaded model that was not used is not in use any more."""
+"""Time after which a loaded model that was not used is not in use any more, and a model
+that was never used is not new any more."""
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,8 +72,10 @@ def free_space(
 
     Models that are loaded, in use, pinned or to be kept are never chosen, nor are
     models whose weights such a model shares: deleting them frees nothing. Of the others
-    the least recently used go first, and of those that were never used the largest. A
-    model that turns out not to be needed is left out again.
+    the least recently used go first, and of those that were never used the largest. One
+    that was never used counts as used when it became available, for ``IDLE_AFTER``: it
+    may have been pulled for a use that comes next. A model that turns out not to be
+    needed is left out again.
 
     A loaded model without expiry that nobody has used for ``IDLE_AFTER`` counts as the
     others: it is loaded only because nothing has unloaded it.
@@ -83,13 +86,8 @@ def free_space(
         keep: Names of models to keep, such as those of a desired set.
         now: The present time; None to keep all loaded models.
     """
-    groups = sorted(
-        _groups([each for each in models if each.present], keep, now),
-        key=lambda group: (
-            group.idle_since or group.last_used_at or _NEVER,
-            -group.frees_bytes,
-        ),
-    )
+    present = [each for each in models if each.present]
+    groups = _groups(present, keep, now)
     count, freed = 0, 0
     while count < len(groups) and freed < wanted_bytes:
         freed += groups[count].frees_bytes
@@ -112,16 +110,32 @@ def free_space(
 def _groups(
     present: list[ModelStatus], keep: Collection[str], now: datetime | None
 ) -> list[Group]:
+    """Return the models that may be deleted, in the order in which they are."""
     by_weights: dict[str, list[ModelStatus]] = {}
     for status in present:
         if status.remote_host is None:  # cloud models take no disk space
             by_weights.setdefault(status.weights or status.name, []).append(status)
-    return [
-        _group(statuses)
+    found = [
+        (_group(statuses), statuses)
         for statuses in by_weights.values()
         if all(_is_deletable(status, keep, now) for status in statuses)
         and any(status.size_bytes for status in statuses)
     ]
+    found.sort(key=lambda each: (_needed_at(*each, now), -each[0].frees_bytes))
+    return [group for group, _ in found]
+
+
+def _needed_at(
+    group: Group, statuses: list[ModelStatus], now: datetime | None
+) -> datetime:
+    """Return when models were last needed, as far as the log shows."""
+    if last := group.idle_since or group.last_used_at:
+        return last
+    began = max((each.since for each in statuses if each.since), default=_NEVER)
+    if now is None or now - began >= IDLE_AFTER:
+        return _NEVER
+    # To the hour: the largest goes first of those that one refresh found.
+    return began.replace(minute=0, second=0, microsecond=0)
 
 
 def _is_deletable(

@@ -94,6 +94,30 @@ def test_least_recently_used_goes_first() -> None:
     assert names(free_space(models, 0)) == []
 
 
+def available_since(name: str, size: int, **ago: float) -> ModelStatus:
+    """Return a model that was never used."""
+    return msgspec.structs.replace(model(name, size), since=NOW - timedelta(**ago))
+
+
+def test_new_model_goes_after_those_that_were_not_used_since() -> None:
+    pulled = available_since("pulled", 90, minutes=2)
+    old = available_since("old", 10, days=2)
+    used = model("used", 10, used_days_ago=1)
+
+    assert names(free_space([pulled, used], 10, now=NOW)) == ["used"]
+    assert names(free_space([pulled, old], 10, now=NOW)) == ["old"]
+    assert names(free_space([pulled], 10, now=NOW)) == ["pulled"]
+
+
+def test_largest_goes_first_of_those_that_one_refresh_found() -> None:
+    found = [
+        available_since("small", 10, seconds=3.0),
+        available_since("large", 90, seconds=2.9),
+    ]
+
+    assert names(free_space(found, 10, now=NOW)) == ["large"]
+
+
 def test_superfluous_groups_are_removed_from_the_proposal() -> None:
     models = [model("small", 1), model("large", 10, used_days_ago=3)]
 
