@@ -244,11 +244,14 @@ def disk_text(statuses: Iterable[ModelStatus]) -> str:
 
 
 def memory_text(statuses: Iterable[ModelStatus]) -> str:
-    """Return the memory of all runners, each counted once."""
+    """Return the memory of all runners, each counted once; empty without any."""
     runners = {
         (s.node, s.runner.digest): s.runner.size_bytes for s in statuses if s.runner
     }
-    return f"{bytes_text(sum(runners.values()))} in memory" if runners else ""
+    if not runners:
+        return ""
+    total = sum(runners.values())
+    return f"{bytes_text(total)} in memory" if total else "memory not known"
 
 
 def reasons_text(candidate: Candidate, now: Now) -> str:

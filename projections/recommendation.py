@@ -349,8 +349,9 @@ def _faults(model: _Model, role: ModelRole) -> tuple[str, ...]:
 
 
 def _times(failures: int) -> str:
-    times = "once" if failures == 1 else f"{failures:,} times"
-    return f"failed {times} since the last success"
+    if failures == 1:
+        return "last attempt failed"
+    return f"last {failures:,} attempts failed"
 
 
 def _candidate(model: _Model, role: ModelRole, reasons: tuple[str, ...]) -> Candidate:

@@ -151,7 +151,7 @@ def footers(
         [
             name,
             f"{words}{remark}".removeprefix(", "),
-            counted(len(statuses), "model") + disk,
+            counted(sum(one.present for one in statuses), "model") + disk,
             memory,
             wording.position_text(nodes[0].position),
         ]

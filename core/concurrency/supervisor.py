@@ -64,6 +64,7 @@ class BackgroundTask:
         work: Runs until it is cancelled, and calls ``succeeded`` after each success.
             If it returns, it is finished and not restarted.
         clock: Measures the back-off.
+        node: The node that it works for; empty if it works for the log or the service.
     """
 
     def __init__(
@@ -72,9 +73,11 @@ class BackgroundTask:
         work: Callable[[BackgroundTask], Coroutine[Any, Any, None]],
         *,
         clock: Clock,
+        node: str = "",
     ) -> None:
         self._work = work
         self._clock = clock
+        self._logged = {"task": name, "node": node} if node else {"task": name}
         self._status = TaskStatus(name=name)
         self._wait_s = FIRST_WAIT_S
 
@@ -88,7 +91,7 @@ class BackgroundTask:
         if not self._status.up:
             name, restarts = self._status.name, self._status.restarts
             self._status = TaskStatus(name=name, restarts=restarts)
-            _log.info("background_task_recovered", task=name)
+            _log.info("background_task_recovered", **self._logged)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -143,7 +146,7 @@ class BackgroundTask:
         )
         _log.warning(
             "background_task_failed",
-            task=self._status.name,
+            **self._logged,
             reason=failure,
             restart_in_s=self._wait_s,
             traceback=_traceback(error),

@@ -187,7 +187,7 @@ class _NodeManager:
         self._open_node = open_node
         self._tried = asyncio.Event()
         self.error: Exception | None = None
-        self._task = BackgroundTask("node", self._manage, clock=clock)
+        self._task = BackgroundTask("node", self._manage, clock=clock, node=node.name)
         self._stack = AsyncExitStack()
 
     async def start(self) -> None:

@@ -78,9 +78,12 @@ class Watch:
         self._lost_wait_s = settings.lost_wait_s
         self._refreshed = asyncio.Event()
         self._began: datetime | None = None
-        self._tasks = (
-            BackgroundTask("reconciler", self._keep_refreshing, clock=clock),
-            BackgroundTask("pinned_models", self._keep_pinned, clock=clock),
+        self._tasks = tuple(
+            BackgroundTask(name, work, clock=clock, node=repository.node)
+            for name, work in (
+                ("reconciler", self._keep_refreshing),
+                ("pinned_models", self._keep_pinned),
+            )
         )
 
     @asynccontextmanager

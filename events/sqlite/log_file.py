@@ -220,13 +220,19 @@ class OpenFile:
             What the file system knows of the file.
 
         Raises:
-            StoreUnavailableError: The file was moved, deleted or replaced, or has a
-                second name.
+            StoreUnavailableError: The file was moved, deleted or replaced, has a second
+                name, or is in a directory that may not be used any more.
             StoreClosedError: This is a fork of the process that opened the file.
         """
         self.check_process()
         try:
             found = self.path.stat()
+        except PermissionError as error:
+            raise StoreUnavailableError(
+                str(self.path),
+                "cannot be reached any more: permission denied",
+                "Give permission to use its directory and those above it",
+            ) from error
         except OSError:
             found = None
         if found is None or (found.st_dev, found.st_ino) != self._identity:

@@ -28,6 +28,9 @@ _PER_LOG: Final = 1 / log(_GROWTH)
 _LEAST: Final = ceil(log(LEAST_S) * _PER_LOG)
 _MOST: Final = ceil(log(MOST_S) * _PER_LOG)
 
+_ROUNDING: Final = 1e-9
+"""A product such as 0.07 * 100 is larger than its exact value by less than this."""
+
 BINS: Final = _MOST - _LEAST + 1
 """Number of bins at most."""
 
@@ -53,14 +56,17 @@ def merge(into: Histogram, other: Mapping[int, int]) -> None:
 def quantile(histogram: Mapping[int, int], share: float) -> float | None:
     """Return a quantile, seconds; None without values.
 
+    It is the smallest value that at least the share of the values does not exceed: the
+    nearest rank.
+
     Args:
         histogram: The values.
         share: The share of the values that are not larger, 0 to 1.
     """
-    rank = share * (sum(histogram.values()) - 1)
+    rank = ceil(share * sum(histogram.values()) - _ROUNDING)
     passed = 0
     for at in sorted(histogram):
         passed += histogram[at]
-        if passed > rank:
+        if passed >= rank:
             return float(2 * _GROWTH**at / (1 + _GROWTH))
     return None

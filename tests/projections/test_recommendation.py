@@ -139,9 +139,7 @@ def test_fewer_failures_then_smaller_then_the_name() -> None:
         *history("c", found(2), CHATS),
     )
     assert order(view) == ["c", "d", "b", "a"]
-    assert view.order(ModelRole.GENERAL)[-1].reasons[-1] == (
-        "failed once since the last success"
-    )
+    assert view.order(ModelRole.GENERAL)[-1].reasons[-1] == ("last attempt failed")
 
 
 def test_success_ends_the_count_of_failures() -> None:
@@ -179,7 +177,7 @@ def test_missing_rank_is_a_reason() -> None:
         ([found(), CHATS, facts.ModelVanished()], "not present"),
         (
             [found(), CHATS, LOADING, FAILED, LOADING, FAILED],
-            "failed 2 times since the last success",
+            "last 2 attempts failed",
         ),
     ],
 )

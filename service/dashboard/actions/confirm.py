@@ -168,7 +168,7 @@ async def _confirm_delete(page: PageRequest, status: ModelStatus) -> Confirmatio
     if status.name in await page.desired_models():
         consequences.append("It is in the desired set of this service.")
     if status.settings.get("pinned") is True:
-        consequences.append("It is pinned, so Herdbook keeps it loaded.")
+        consequences.append("It is pinned, to be kept in memory.")
     if cost.loaded and not cost.shared_with:
         consequences.append("It will also be unloaded.")
     consequences.append("You can pull it again later. Its history is kept.")

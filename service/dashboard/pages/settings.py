@@ -107,8 +107,16 @@ def _version(form: Mapping[str, str]) -> int:
 async def _since(
     manager: ModelManager, status: ModelStatus, version: int
 ) -> list[RecordedEvent]:
-    """Return the changes of settings after a version, newest first."""
-    if version >= status.version:
+    """Return the changes of settings after a version, newest first.
+
+    Raises:
+        BadRequestError: The log does not have this version.
+    """
+    if version > status.version:
+        raise BadRequestError(
+            "the form", "was made for another log or node", "Reload the page"
+        )
+    if version == status.version:
         return []
     return await model_events.configured(manager, status.name, after_version=version)
 

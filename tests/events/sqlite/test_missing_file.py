@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -52,6 +53,19 @@ async def test_append_and_read_fail_once_the_file_is_gone(
             await store.save_view(VIEW)
         with pytest.raises(StoreUnavailableError):
             await store.head()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may use every directory")
+async def test_directory_without_permission_is_not_called_a_missing_file(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "closed" / "herd.db"
+    path.parent.mkdir()
+    async with await SQLiteEventStore.open(path) as store:
+        path.parent.chmod(0)
+        with pytest.raises(StoreUnavailableError, match="permission denied"):
+            await store.append(STREAM, [event()], ANY)
+        path.parent.chmod(0o700)
 
 
 async def test_subscription_to_a_log_that_goes_away_fails(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from math import floor
+from math import ceil
 
 import pytest
 from hypothesis import given
@@ -34,7 +34,7 @@ def histogram(values: list[float]) -> Histogram:
 def test_quantile_differs_by_at_most_the_error(
     values: list[float], share: float
 ) -> None:
-    exact = sorted(values)[floor(share * (len(values) - 1))]
+    exact = sorted(values)[max(0, ceil(share * len(values) - 1e-9) - 1)]
 
     estimate = quantile(histogram(values), share)
 
@@ -51,6 +51,12 @@ def test_merged_histograms_are_that_of_all_values(
     merge(merged, histogram(others))
 
     assert merged == histogram(some + others)
+
+
+def test_p95_of_few_values_is_the_largest() -> None:
+    estimate = quantile(histogram([1.0, 100.0]), 0.95)
+
+    assert estimate == pytest.approx(100.0, rel=ERROR)
 
 
 def test_quantile_without_values_is_unknown() -> None:

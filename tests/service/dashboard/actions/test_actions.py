@@ -283,10 +283,14 @@ def test_concurrent_use_is_not_a_conflict(
     assert settings_of(herdbook) == {"num_ctx": 4096}
 
 
-def test_form_without_its_version_changes_nothing(
+def test_form_with_no_version_of_the_log_changes_nothing(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
-    browser.send(f"/models/{MODEL}/configuration", 400, num_ctx="4096")
+    path, later = f"/models/{MODEL}/configuration", str(int(version_of(herdbook)) + 1)
+    browser.send(path, 400, num_ctx="4096")
+    refused = browser.send(path, 400, version=later, num_ctx="4096")
+
+    assert "Reload the page" in refused.text
 
     assert settings_of(herdbook) == {}
 
@@ -406,4 +410,4 @@ def test_delete_names_what_speaks_against_it(
     asked = browser.page(f"/models/{MODEL}/delete").text
 
     assert "pinned" not in before
-    assert "It is pinned, so Herdbook keeps it loaded." in asked
+    assert "It is pinned, to be kept in memory." in asked
