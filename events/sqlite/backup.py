@@ -16,6 +16,7 @@ from pathlib import Path
 from herdbook.events.errors import StoreError, StoreFullError, StoreUnavailableError
 from herdbook.events.sqlite.errors import SQLITE_ERRORS, translate
 from herdbook.events.sqlite.log_file import create_private, log_file_path
+from herdbook.events.sqlite.schema import QUERIES
 
 LOCK_TIMEOUT_S = 5.0
 """Seconds that a copy waits for a lock of another process."""
@@ -51,6 +52,8 @@ def copy_online(log: Path, target: Path) -> None:
         ):
             # In one step: between two steps a writer could make it start again.
             source.backup(copy, pages=-1)
+            # This copy has what the -wal has.
+            copy.execute(QUERIES["remove_use_mark"])
             # A backup is one file. The log gets its -wal again when it is opened.
             copy.execute("PRAGMA journal_mode = DELETE")
     except SQLITE_ERRORS as error:

@@ -28,6 +28,7 @@ from herdbook.events.sqlite.schema import (
     SchemaDifference,
     compare,
 )
+from herdbook.events.sqlite.use_mark import has_wal, missing_in_copy
 from herdbook.events.sqlite.wal import check_wal
 from herdbook.events.store import Head
 
@@ -60,7 +61,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
         recorded_at: Times of recording of the newest events, oldest first.
         kept: The saved head, if it can be read.
         is_kept_damaged: Whether the saved head exists but cannot be read.
-        missing: How the log contradicts its saved head, in words; empty if it does not.
+        missing: Which events are missing, in words; empty if none are known to be.
     """
 
     schema: int
@@ -89,6 +90,7 @@ def examine(path: Path) -> Condition | None:
     check_wal(path)
     kept = KeptHead(path)
     head = kept.read()  # before the log, to which other processes may append
+    had_wal = has_wal(path)
     try:
         with closing(_connect(path)) as connection:
             condition = _examine(connection, path)
@@ -96,7 +98,8 @@ def examine(path: Path) -> Condition | None:
                 condition,
                 kept=head,
                 is_kept_damaged=kept.is_damaged,
-                missing=_missing(connection, head),
+                missing=_missing(connection, head)
+                or _missing_in_copy(connection, path, had_wal=had_wal),
             )
     except SQLITE_ERRORS as error:
         raise translate(error, str(path)) from error
@@ -151,13 +154,26 @@ def _missing(connection: sqlite3.Connection, kept: Head | None) -> str:
     return contradiction(kept, *row)
 
 
+def _missing_in_copy(
+    connection: sqlite3.Connection, path: Path, *, had_wal: bool
+) -> str:
+    if not _has_table(connection, "views"):
+        return ""
+    rows = connection.execute(QUERIES["use_mark"]).fetchall()
+    return missing_in_copy(rows, path, had_wal=had_wal)
+
+
 def _boundary(connection: sqlite3.Connection) -> int:
     """Return the position of the last archived event; 0 for an older schema too."""
-    named = "SELECT 1 FROM sqlite_schema WHERE name = 'archives'"
-    if not connection.execute(named).fetchone():
+    if not _has_table(connection, "archives"):
         return 0
     boundary: int = connection.execute(QUERIES["boundary"]).fetchone()[0]
     return boundary
+
+
+def _has_table(connection: sqlite3.Connection, name: str) -> bool:
+    named = "SELECT 1 FROM sqlite_schema WHERE name = ?"
+    return connection.execute(named, [name]).fetchone() is not None
 
 
 def _times(texts: Iterable[object]) -> Iterator[datetime]:

@@ -71,6 +71,7 @@ from herdbook.events.sqlite.session import (
     check_library,
     prepare,
 )
+from herdbook.events.sqlite.use_mark import UseMark, has_wal
 from herdbook.events.store import ANY, ExpectedVersion, Head, check_read
 from herdbook.events.subscription import Commits, follow, watch
 
@@ -95,6 +96,7 @@ class SQLiteEventStore:
         self._file = OpenFile(path)
         self._kept = KeptHead(path)
         self._keeper = HeadKeeper(self._kept, self._when_idle)
+        self._mark = UseMark(path, writing)
         self._missing = ""
         self._reading = reading
         self._connections = connections
@@ -102,7 +104,7 @@ class SQLiteEventStore:
         self._recorder = SQLiteRecorder(
             writing,
             find_afresh=self._find_on_new_connection,
-            check_file=self._check_shared_file,
+            check_file=self._before_write,
             clock=clock,
         )
         self._writer = Writer(self._recorder, self._committed)
@@ -162,6 +164,7 @@ class SQLiteEventStore:
         check_library(sqlite3.sqlite_version_info)
         exists = log_exists(path, writable=access is not Access.IMMUTABLE)
         path = log_file_path(path)
+        had_wal = has_wal(path)
         if exists:
             await check_is_log(path)
             if not accept_loss:
@@ -188,7 +191,7 @@ class SQLiteEventStore:
                 archive_directory=archive_directory,
             )
         try:
-            await store._compare_kept_head(accept_loss)
+            await store._find_missing(accept_loss, had_wal)
         except BaseException:
             await store.close()
             raise
@@ -279,23 +282,31 @@ class SQLiteEventStore:
 
     @property
     def missing(self) -> str:
-        """How the log contradicts its saved head, in words; empty if it does not."""
+        """Which events are missing, in words; empty if none are known to be."""
         return self._missing
 
-    async def _compare_kept_head(self, accept_loss: bool) -> None:
-        kept = self._kept.read()  # before the log, to which other processes may append
-        if kept is None:
-            return
+    async def _find_missing(self, accept_loss: bool, had_wal: bool) -> None:
+        keep = self._access is not Access.IMMUTABLE
         try:
-            rows = await self._reading.run("hash_at", position=kept.position)
-            there = await self._hash_at(kept)
-            found = contradiction(kept, there, rows[0][1])
+            copied = await self._mark.missing(had_wal=had_wal, keep=keep)
+            found = await self._contradiction() or copied
         except CorruptLogError:  # verify reports it
             return
         if found and accept_loss:
             await self._keeper.replace(await read_head(self._reading))
+            if copied:
+                await self._mark.accept()
         else:
             self._missing = found
+
+    async def _contradiction(self) -> str:
+        """Describe how the log contradicts its saved head; empty if it does not."""
+        kept = self._kept.read()  # before the log, to which other processes may append
+        if kept is None:
+            return ""
+        rows = await self._reading.run("hash_at", position=kept.position)
+        there = await self._hash_at(kept)
+        return contradiction(kept, there, rows[0][1])
 
     async def _hash_at(self, head: Head) -> str | None:
         """Return the hash of the event at the position of a head, if there is one."""
@@ -308,6 +319,11 @@ class SQLiteEventStore:
                 return head.hash
             hash_ = event.hash if event else None
         return hash_
+
+    async def _before_write(self) -> None:
+        await self._check_shared_file()
+        if not self._missing:
+            await self._mark.set()
 
     async def _check_shared_file(self) -> None:
         """Check that no process writes to the file with another write-ahead log.
@@ -350,6 +366,8 @@ class SQLiteEventStore:
         A copy of the file alone then has all events, and a crash cannot tear a commit.
         """
         with suppress(StoreError):
+            if not self._missing:
+                await self._writer.write(ViewChange("the mark", self._mark.remove))
             await self._reading.run("checkpoint")
 
     def subscribe(self, after: int) -> AsyncGenerator[RecordedEvent, None]:
@@ -543,10 +561,17 @@ class SQLiteEventStore:
     async def _close(self) -> None:
         async with self._connections:
             await self._writer.close()
-            await self._keeper.close(await self._head_to_keep())
+            head = await self._head_to_keep()
+            await self._keeper.close(head)
+            if head is not None:
+                with suppress(StoreError):  # a later close removes it
+                    await self._mark.remove()
             self._commits.end()
             if self._watching:
                 await end(self._watching)
+        if head is not None:
+            with suppress(StoreError):
+                await self._mark.remove_after_close()
 
     async def _head_to_keep(self) -> Head | None:
         if self._missing or self._access is not Access.WRITE:

@@ -132,12 +132,16 @@ def needs_check(log: Path) -> bool:
     return log_file_path(log, "-wal").exists() and not is_in_use(log)
 
 
-def is_in_use(log: Path) -> bool:
+def is_in_use(log: Path, *, by_others: bool = False) -> bool:
     """Return whether a process has the log open; False if that is unknown.
 
     Every connection of SQLite holds a lock on the ``-shm``. This reads the kernel's
     list of locks, since opening and closing the file could drop the locks of this
     process.
+
+    Args:
+        log: The log.
+        by_others: Whether this process does not count.
     """
     try:
         found = log_file_path(log, "-shm").stat()
@@ -146,7 +150,9 @@ def is_in_use(log: Path) -> bool:
         return False
     device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
     file = f"{device}:{found.st_ino}"
-    return any(file in line.split() and "->" not in line for line in lines)
+    own = str(os.getpid()) if by_others else None
+    held = (line.split() for line in lines if "->" not in line)
+    return any(file in fields and fields[4] != own for fields in held)
 
 
 def find_damage(wal: Path) -> Damage | None:

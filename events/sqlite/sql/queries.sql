@@ -150,6 +150,35 @@ WHERE name = :name;
 -- The names of all snapshots.
 SELECT name FROM views;
 
+-- name: use_mark
+-- The mark of a log in use (use_mark.py), and where a copy of it ends.
+SELECT
+    version,
+    hash,
+    CASE
+        WHEN version = 1 THEN position
+        ELSE (SELECT coalesce(max(position), 0) FROM events)
+    END
+FROM views
+WHERE name = 'in use';
+
+-- name: set_use_mark
+-- Mark the log as in use.
+INSERT INTO views (name, version, position, hash, data)
+VALUES ('in use', 0, 0, :inode, x'')
+ON CONFLICT (name) DO UPDATE SET hash = excluded.hash
+WHERE version = 0 AND hash <> excluded.hash;
+
+-- name: mark_copy
+-- Record that the file is a copy of a log in use without its -wal, and where it ends.
+UPDATE views
+SET version = 1, position = (SELECT coalesce(max(position), 0) FROM events)
+WHERE name = 'in use' AND version = 0;
+
+-- name: remove_use_mark
+-- Remove the mark of a log in use.
+DELETE FROM views WHERE name = 'in use';
+
 -- name: save_view
 -- Insert or replace the snapshot of a view.
 INSERT INTO views (name, version, position, hash, data, checksum)
