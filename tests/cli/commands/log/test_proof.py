@@ -94,6 +94,14 @@ def test_program_of_the_docs_refuses_a_proof_with_any_altered_byte(
         altered = bytearray(proof)
         altered[at] ^= 1 << (at % 8)
         assert not accepted(bytes(altered)), proof[: at + 1]
+    for old, new in (
+        (b'"position": 2,', b'"position": 2.0,'),
+        (b'"position": 2,', b'"position": 2,\n  "more": 1,'),
+        (b" alice ", b" alice  "),
+        (b'\\n"\n}', b'\\n\\n"\n}'),
+    ):
+        assert proof.count(old) == 1
+        assert not accepted(proof.replace(old, new)), new
 
 
 def test_anchors_in_a_file_are_compared_with_the_log(
