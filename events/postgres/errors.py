@@ -8,6 +8,7 @@ it is. Neither has a password in it.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import psycopg
@@ -23,6 +24,13 @@ from herdbook.events.errors import (
 )
 
 CHECK_ADDRESS = "Check the address, and that the server is running and reachable"
+
+READ_ONLY = "is read-only: it is a replica, or default_transaction_read_only is on"
+
+USE_PRIMARY = (
+    "Use the address of the primary, or list all servers: "
+    "postgresql://USER@HOST1,HOST2/DATABASE"
+)
 
 
 class ConnectionLostError(InterruptedWriteError):
@@ -49,7 +57,7 @@ class _Known(NamedTuple):
     """An error that is known by a part of its text.
 
     Attributes:
-        text: The part.
+        text: The part, a regular expression.
         kind: The class of the error.
         state: The problem.
         remedy: How to fix it.
@@ -63,7 +71,7 @@ class _Known(NamedTuple):
 
 _ON_CONNECTING = (
     _Known(
-        "password authentication failed",
+        "authentication failed for user",
         StoreUnavailableError,
         "refuses the user or the password",
         "Correct the address, or use a password file: PGPASSFILE",
@@ -75,19 +83,44 @@ _ON_CONNECTING = (
         "Add it to the address, or to a password file: PGPASSFILE",
     ),
     _Known(
-        "no pg_hba.conf entry",
+        "no pg_hba.conf entry|pg_hba.conf rejects",
         StoreUnavailableError,
         "does not accept this user from this host",
         "Allow it in pg_hba.conf, or add sslmode=require to the address",
     ),
     _Known(
-        'role "',
+        'role ".*" does not exist',
         StoreUnavailableError,
         "does not know the user",
         "Correct the user, or create it: CREATE USER",
     ),
     _Known(
-        'database "',
+        "is not permitted to log in",
+        StoreUnavailableError,
+        "does not permit this user to log in",
+        "Allow it: ALTER ROLE NAME LOGIN, or use another user",
+    ),
+    _Known(
+        "permission denied for database",
+        StoreUnavailableError,
+        "does not permit this user to connect to the database",
+        "Allow it: GRANT CONNECT ON DATABASE to the user",
+    ),
+    _Known(
+        "is not currently accepting connections",
+        StoreUnavailableError,
+        "does not allow connections to the database",
+        "Allow them: ALTER DATABASE NAME WITH ALLOW_CONNECTIONS true",
+    ),
+    _Known(
+        "too many connections for",
+        NoConnectionError,
+        "has no free connection for this user or database",
+        "Raise the CONNECTION LIMIT of the role or of the database, or stop other "
+        "clients: an instance needs four connections",
+    ),
+    _Known(
+        'database ".*" does not exist',
         StoreUnavailableError,
         "does not have the database",
         "Correct its name, or create it: createdb",
@@ -95,9 +128,8 @@ _ON_CONNECTING = (
     _Known(
         "session is read-only",
         NoConnectionError,
-        "is read-only: it is a replica",
-        "Use the address of the primary, or list all servers: "
-        "postgresql://USER@HOST1,HOST2/DATABASE",
+        READ_ONLY,
+        USE_PRIMARY,
     ),
     _Known(
         "certificate verify failed",
@@ -154,6 +186,12 @@ _ON_CONNECTING = (
         "Try again in a few seconds",
     ),
     _Known(
+        "in recovery mode",
+        StartingError,
+        "is recovering from a crash",
+        "Try again in a few seconds",
+    ),
+    _Known(
         "not yet accepting connections",
         StartingError,
         "is starting",
@@ -172,8 +210,8 @@ _BY_STATE: dict[str, tuple[type[StoreError], str, str]] = {
     "40": (ReplanError, "has changed in the meantime", "Read it again, then retry"),
     "25006": (
         ConnectionLostError,
-        "is read-only: it is a replica",
-        "Use the address of the primary",
+        READ_ONLY,
+        USE_PRIMARY,
     ),
     "42501": (
         NotPermittedError,
@@ -238,7 +276,7 @@ def translate_connecting(error: Exception, subject: str) -> StoreUnavailableErro
     """Return the error of Herdbook for a connection that could not be made."""
     text = text_of(error)
     for known in _ON_CONNECTING:
-        if known.text in text:
+        if re.search(known.text, text):
             return known.kind(subject, known.state, known.remedy)
     return NoConnectionError(subject, f"cannot be reached: {text}", CHECK_ADDRESS)
 

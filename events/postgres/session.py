@@ -22,6 +22,8 @@ from psycopg.pq import TransactionStatus
 from herdbook.events.errors import CallerError, StoreClosedError, StoreUnavailableError
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.postgres.errors import (
+    READ_ONLY,
+    USE_PRIMARY,
     ConnectionLostError,
     NoConnectionError,
     translate,
@@ -267,15 +269,8 @@ class Session:
             self.lost_since = self._failed_at
 
     async def _set_up(self, connection: psycopg.AsyncConnection[Row]) -> None:
-        await connection.execute(_SETTINGS)
-        parameters = {"schema": self._address.schema}
-        await connection.execute(QUERIES["search_path"], parameters)
-        if self._is_durable:
-            await connection.execute(QUERIES["durable"])
-        else:
-            await connection.execute("SET synchronous_commit = off")
         row = await (await connection.execute(QUERIES["server"])).fetchone()
-        version, encoding, read_only = row or (0, "", "")
+        version, encoding, read_only, is_shared, _ = row or (0, "", "", False, "")
         if version < OLDEST_SERVER:
             raise StoreUnavailableError(
                 f"PostgreSQL {version // 10_000}",
@@ -289,11 +284,20 @@ class Session:
                 "Create a database with the encoding UTF8",
             )
         if read_only != "off":
-            raise NoConnectionError(
+            raise NoConnectionError(self.subject, READ_ONLY, USE_PRIMARY)
+        if is_shared:
+            raise StoreUnavailableError(
                 self.subject,
-                "is read-only: it is a replica",
-                "Use the address of the primary",
+                "is behind a proxy that gives one session to several clients",
+                "Set pool_mode = session in PgBouncer, or use the server's own address",
             )
+        await connection.execute(_SETTINGS)
+        parameters = {"schema": self._address.schema}
+        await connection.execute(QUERIES["search_path"], parameters)
+        if self._is_durable:
+            await connection.execute(QUERIES["durable"])
+        else:
+            await connection.execute("SET synchronous_commit = off")
         if self._instance is not None:
             await self._hold(connection, {"id": self._instance})
 

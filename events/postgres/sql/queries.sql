@@ -1,9 +1,12 @@
 -- name: server
--- Version and encoding of the server, and whether it takes writes.
+-- Version and encoding of the server, whether it takes writes, and whether another
+-- connection of Herdbook had this session: a proxy that pools transactions.
 SELECT
     current_setting('server_version_num')::integer,
     current_setting('server_encoding'),
-    current_setting('transaction_read_only');
+    current_setting('transaction_read_only'),
+    coalesce(current_setting('herdbook.session', true), '') <> '',
+    set_config('herdbook.session', 'open', false);
 
 -- name: connection
 -- Version of the server, the connection to it, and settings that a crash matters to.

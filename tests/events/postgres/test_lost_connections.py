@@ -246,3 +246,14 @@ async def test_long_outage_is_reported_at_once_and_ends_at_once(
         (recorded,) = await store.append("model/n/m", [event()], ANY)
         assert recorded.position == 2
         await assert_sound(store)
+
+
+async def test_session_that_a_proxy_gives_to_two_clients_is_refused(
+    address: PostgresAddress,
+) -> None:
+    one, other = session.Session(address), session.Session(address)
+    await one.connect()
+    assert one._connection
+    with pytest.raises(StoreUnavailableError, match="pool_mode = session"):
+        await other._set_up(one._connection)  # as PgBouncer does between transactions
+    await one.close()
