@@ -97,6 +97,15 @@ def check_settings(node: str, settings: NodeSettings) -> NodeSettings:
     return settings
 
 
+def address_taken(address: str, node: str) -> CallerError:
+    """Return the error of an address that another node has."""
+    return CallerError(
+        address,
+        f"is the address of node {node!r}",
+        "Use that node. To give it another name, remove it first",
+    )
+
+
 def _invalid(node: str, setting: str, problem: str) -> CallerError:
     subject = f"setting {setting!r}" if setting else "the settings"
     return CallerError(f"{subject} of node {node!r}", problem)
@@ -188,12 +197,20 @@ class Members:
         known = self._live.views.status.node(node_stream(name))
         return known or NodeStatus(name=name)
 
-    async def add(self, name: str, url: str, settings: NodeSettings) -> None:
+    async def add(
+        self, name: str, url: str, settings: NodeSettings, *, planned: bool = False
+    ) -> None:
         """Record that a node is managed from now on.
 
+        Args:
+            name: Its name.
+            url: Address of its server.
+            settings: How Herdbook uses it.
+            planned: The change is one of several that lead to different addresses.
+
         Raises:
-            CallerError: The name, the address or a setting is not valid, or the node
-                is managed already.
+            CallerError: The name, the address or a setting is not valid, the node
+                is managed already, or another node has the address.
             NodeAddressError: The log has another address for a node with this name.
         """
         check_node(name)
@@ -209,6 +226,8 @@ class Members:
             known = node.url and node.removed_at is None
             if known and not same_server(node.url, address):
                 raise NodeAddressError(name, known=node.url, given=address)
+            if not planned:
+                self._check_address(name, address)
             changed = settings != node.settings
             configured = [NodeConfigured(settings=settings)] if changed else []
             return [NodeAdded(url=address), *configured]
@@ -231,12 +250,17 @@ class Members:
 
         await self._record(name, decide)
 
-    async def move(self, name: str, url: str) -> None:
+    async def move(self, name: str, url: str, *, planned: bool = False) -> None:
         """Record another address of a node, if it changes.
+
+        Args:
+            name: The node.
+            url: The new address.
+            planned: As for ``add``.
 
         Raises:
             UnknownNodeError: There is no such node.
-            CallerError: The address is not valid.
+            CallerError: The address is not valid, or another node has it.
         """
         address = node_url(name, url)
 
@@ -244,6 +268,8 @@ class Members:
             self._check_member(node)
             if not node.url or same_server(node.url, address):
                 return []
+            if not planned:
+                self._check_address(name, address)
             return [NodeMoved(from_url=node.url, to_url=address)]
 
         await self._record(name, decide)
@@ -276,6 +302,19 @@ class Members:
 
     def _members(self) -> list[NodeStatus]:
         return managed_nodes(self._live.views.status.nodes(), self.chosen)
+
+    def _check_address(self, name: str, address: str) -> None:
+        """Check that no other node has an address.
+
+        Two nodes with one server would record what the other does as the work of
+        another program.
+
+        Raises:
+            CallerError: Another node has it.
+        """
+        for one in self._members():
+            if one.name != name and one.url and same_server(one.url, address):
+                raise address_taken(address, one.name)
 
     def _check_member(self, node: NodeStatus) -> None:
         """Check that a node is managed.

@@ -19,7 +19,7 @@ from herdbook.core.errors.validation import violation
 from herdbook.core.fleet.members import check_settings, node_url
 from herdbook.core.models.sizes import parse_size
 from herdbook.core.models.toml_file import read_toml
-from herdbook.core.ollama.address import same_server
+from herdbook.core.ollama.address import identity, same_server
 from herdbook.events.facts import NodeSettings
 from herdbook.events.streams import check_node
 from herdbook.projections.status import NodeStatus
@@ -192,10 +192,19 @@ def steps(
         desired: The nodes to have.
         current: The managed nodes of the log.
         prune: Also remove the nodes that were added and are not desired.
+
+    Raises:
+        CallerError: Two nodes would have the same address.
     """
     known = {node.name: node for node in current}
     found = [step for one in desired for step in _steps(one, known.get(one.name))]
     wanted = {one.name for one in desired}
+    kept = [
+        (name, node.url)
+        for name, node in known.items()
+        if name not in wanted and node.url and not (prune and node.managed)
+    ]
+    _check_addresses([*kept, *((one.name, one.url) for one in desired)])
     if prune:
         found += [
             NodeStep(action=NodeAction.REMOVE, node=name)
@@ -203,6 +212,23 @@ def steps(
             if name not in wanted and node.managed
         ]
     return found
+
+
+def _check_addresses(nodes: Iterable[tuple[str, str]]) -> None:
+    """Check that each node has an address of its own.
+
+    Raises:
+        CallerError: Two have the same.
+    """
+    names: dict[object, str] = {}
+    for name, url in nodes:
+        other = names.setdefault(identity(url), name)
+        if other != name:
+            raise CallerError(
+                url,
+                f"would be the address of the nodes {other!r} and {name!r}",
+                "Give each node its own address, or remove one of the nodes",
+            )
 
 
 def _steps(one: DesiredNode, known: NodeStatus | None) -> list[NodeStep]:

@@ -149,10 +149,11 @@ def same_server(one: str, other: str) -> bool:
 
     All loopback addresses count as one host. Host names ignore case.
     """
-    return one == other or _identity(one) == _identity(other)
+    return one == other or identity(one) == identity(other)
 
 
-def _identity(url: str) -> tuple[str, str, int | None, str]:
+def identity(url: str) -> tuple[str, str, int | None, str]:
+    """Return what two URLs of the same server have in common."""
     parts = urlsplit(url)
     host = "localhost" if is_local(url) else (parts.hostname or "").lower()
     port = parts.port or _SCHEME_PORTS.get(parts.scheme)

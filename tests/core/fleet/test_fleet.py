@@ -333,6 +333,21 @@ async def test_node_cannot_be_added_twice() -> None:
             await fleet.add("local", servers["gpu1"].url)
 
 
+async def test_two_nodes_do_not_have_one_server() -> None:
+    async with serve_fleet(local="none", gpu1="none") as (servers, fleet):
+        before = (await fleet.home.now()).position
+        other_spelling = servers["gpu1"].url.replace("127.0.0.1", "localhost")
+        with pytest.raises(CallerError, match="is the address of node 'gpu1'"):
+            await fleet.add("gpu2", other_spelling)
+        with pytest.raises(CallerError, match="is the address of node 'local'"):
+            await fleet.move("gpu1", servers["local"].url)
+        assert (await fleet.home.now()).position == before
+
+        await fleet.remove("gpu1")
+        await fleet.add("gpu2", other_spelling)
+        assert fleet.names == ["gpu2", "local"]
+
+
 async def test_default_node_that_was_moved_is_asked_at_its_new_address() -> None:
     async with serve_fleet(local="none", gpu1="none") as (servers, fleet):
         await servers["gpu1"].pull(MODEL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.fleet_fixture import serve_sandboxes
+from support.fleet_fixture import serve_fleet, serve_sandboxes
 
 from herdbook.core import CallerError
 from herdbook.core.fleet import nodes_file
@@ -105,3 +105,29 @@ async def test_steps_lead_from_the_log_to_the_file_and_are_then_empty() -> None:
 
         assert fleet.names == ["a", "c", "local"]
         assert nodes_file.steps(desired, await fleet.nodes(), prune=True) == []
+
+
+async def test_nodes_exchange_their_addresses_or_get_another_name() -> None:
+    async with serve_fleet(local="none", a="none", b="none") as (servers, fleet):
+        old, new = servers["a"].url, servers["b"].url
+        for names, url_of, gone in (
+            ("ab", {"a": new, "b": old}, set()),
+            ("bc", {"b": old, "c": new}, {"a"}),
+        ):
+            desired = nodes_file.parse(
+                {"nodes": {name: {"url": url_of[name]} for name in names}}
+            )
+            if gone:
+                with pytest.raises(CallerError, match="nodes 'a' and 'c'"):
+                    nodes_file.steps(desired, await fleet.nodes(), prune=False)
+            for step in nodes_file.steps(desired, await fleet.nodes(), prune=True):
+                await fleet.apply(step)
+            found = {node.name: node.url for node in await fleet.nodes()}
+            assert found == {**url_of, "local": servers["local"].url}
+
+
+def test_file_with_one_server_twice_is_refused() -> None:
+    twice = {"a": {"url": "http://gpu:1"}, "b": {"url": "HTTP://GPU.:1/"}}
+    desired = nodes_file.parse({"nodes": twice})
+    with pytest.raises(CallerError, match="would be the address of the nodes"):
+        nodes_file.steps(desired, [], prune=False)

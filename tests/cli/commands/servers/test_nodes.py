@@ -235,10 +235,14 @@ def test_a_file_describes_the_nodes(
         f'[nodes.gpu3]\nurl = "{nodes.gpu2.address}"\n'
     )
 
-    plan = herdbook("node", "apply", str(file), "--dry-run", "--json").json
+    twice = herdbook("node", "apply", str(file))
+    assert twice.code == 2
+    assert "would be the address of the nodes 'gpu2' and 'gpu3'" in twice.err
+    plan = herdbook("node", "apply", str(file), "--prune", "--dry-run", "--json").json
     assert [(one["step"]["action"], one["step"]["node"]) for one in plan] == [
         ("configure", "gpu1"),
         ("add", "gpu3"),
+        ("remove", "gpu2"),
     ]
     assert not any(one["done"] for one in plan)
     assert len(herdbook("node", "list", "--json").json) == 3
