@@ -361,8 +361,9 @@ class Fleet:
 
         Args:
             model: The model.
-            on: Name of a node; ``any`` for one node, chosen by placement if none has
-                the model; ``all`` for every node that may have it.
+            on: Name of a node; ``any`` for one node, chosen by placement if none that
+                answers has the model; ``all`` for every node that may have it. If one
+                of them fails, the others still get it.
 
         Returns:
             The status on each of these nodes.
@@ -376,12 +377,26 @@ class Fleet:
         """
         if on not in (ANY, ALL):
             return [await self.manager(on).ensure_available(model)]
+        views = await self.views()
         if on == ANY:
-            there = placement.places_of(model, await self.views())
-            place = there[0] if there else (await self.place_for(model))[0]
-            return [await self.manager(place.node).ensure_available(model)]
-        nodes = [place.node for place in await self.place_for(model)]
-        pulls = [self.manager(node).ensure_available(model) for node in sorted(nodes)]
+            there = placement.places_of(model, views)
+            if not there or there[0].away:
+                try:
+                    there = await self.place_for(model)
+                except NoPlaceError:
+                    if not there:
+                        raise
+            return [await self.manager(there[0].node).ensure_available(model)]
+        name = views[0].models.spelled(model)
+        size = placement.expected_size(name, views, self.registry)
+        nodes = placement.permitting(name, size, views)
+        if not nodes:
+            raise NoPlaceError(name, placement.refusals(name, size, views))
+
+        async def ensure(node: str) -> ModelStatus:
+            return await self.manager(node).ensure_available(model)
+
+        pulls = (ensure(view.name) for view in nodes)
         ended = await asyncio.gather(*pulls, return_exceptions=True)
         found = []
         for result in ended:
@@ -435,10 +450,15 @@ class Fleet:
             settings: How Herdbook uses it.
 
         Raises:
-            CallerError: An argument is not valid, or the node is managed already, or
-                this fleet was opened for another node only.
+            CallerError: An argument is not valid, the node is managed already, another
+                node has the address, or this fleet was opened for another node only.
             NodeAddressError: The log has another address for a node with this name.
         """
+        return await self._add(name, url, settings, planned=False)
+
+    async def _add(
+        self, name: str, url: str, settings: NodeSettings | None, *, planned: bool
+    ) -> NodeStatus:
         if self._members.chosen not in (None, name):
             raise CallerError(
                 f"node {name!r}",
@@ -446,7 +466,8 @@ class Fleet:
                 "Add it with 'herdbook node add', and serve the log without --node "
                 "and without a sandbox",
             )
-        await self._members.add(name, url, settings or NodeSettings())
+        settings = settings or NodeSettings()
+        await self._members.add(name, url, settings, planned=planned)
         return await self._changed(name)
 
     async def configure(self, name: str, settings: NodeSettings) -> NodeStatus:
@@ -464,7 +485,7 @@ class Fleet:
 
         Raises:
             UnknownNodeError: There is no such node.
-            CallerError: The address is not valid.
+            CallerError: The address is not valid, or another node has it.
         """
         await self._members.move(name, url)
         return await self._changed(name)
@@ -490,9 +511,10 @@ class Fleet:
         """
         match step.action:
             case NodeAction.ADD:
-                return await self.add(step.node, step.url, step.settings)
+                return await self._add(step.node, step.url, step.settings, planned=True)
             case NodeAction.MOVE:
-                return await self.move(step.node, step.url)
+                await self._members.move(step.node, step.url, planned=True)
+                return await self._changed(step.node)
             case NodeAction.CONFIGURE:
                 assert step.settings is not None
                 return await self.configure(step.node, step.settings)

@@ -230,6 +230,21 @@ def place_for_new(
     return [place for _, place in sorted(found, key=lambda one: one[0])]
 
 
+def permitting(
+    model: str, size_bytes: int | None, nodes: Iterable[NodeView]
+) -> list[NodeView]:
+    """Return the nodes whose settings allow a model, whether they answer or not.
+
+    Args:
+        model: Canonical name of a model.
+        size_bytes: Its expected size, bytes; None if that is not known.
+        nodes: The nodes.
+    """
+    return [
+        view for view in nodes if not refusal(view.node.settings, model, size_bytes)
+    ]
+
+
 def expected_size(
     model: str, nodes: Iterable[NodeView], registry: ModelRegistry
 ) -> int | None:

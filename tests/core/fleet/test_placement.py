@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 from support.fleet_fixture import Sandboxes, serve_fleet, serve_sandboxes
 
-from herdbook.core import Fleet, NodeUnreachableError, NoPlaceError, UnknownNodeError
+from herdbook.core import (
+    Fleet,
+    NodeUnreachableError,
+    NoPlaceError,
+    OllamaError,
+    UnknownNodeError,
+)
 from herdbook.core.fleet import placement
 from herdbook.core.fleet.placement import Readiness
 from herdbook.events.facts import NodeSettings
@@ -142,6 +148,21 @@ async def test_model_is_made_available_on_one_node_on_a_named_one_or_on_all() ->
         assert (named.node, named.present) == ("a", True)
         with pytest.raises(UnknownNodeError):
             await fleet.ensure_available(MODEL, "c")
+
+
+async def test_model_on_a_lost_node_is_made_available_on_another_one() -> None:
+    async with serve_fleet(local="none", a="none", b="none") as (servers, fleet):
+        await fleet.ensure_available(MODEL, "a")
+        servers["a"].apply(server="killed")
+        with pytest.raises(OllamaError):
+            await fleet.manager("a").refresh()
+
+        (status,) = await fleet.ensure_available(MODEL)
+        assert (status.node, status.present) == ("b", True)
+
+        with pytest.raises(OllamaError):  # all is all, though the others have it now
+            await fleet.ensure_available(MODEL, "all")
+        assert await fleet.on_which(MODEL) == ["a", "b", "local"]
 
 
 async def test_model_without_a_place_is_refused_with_the_reason_of_each_node() -> None:
