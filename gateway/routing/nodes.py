@@ -12,6 +12,7 @@ import msgspec
 from herdbook.core import Fleet, HerdbookError, ModelManager
 from herdbook.core.fleet.placement import NodeView
 from herdbook.core.logging import Logger
+from herdbook.core.models.registry import ModelRegistry
 from herdbook.events.shared.cancellation import end
 from herdbook.gateway.access.quotas import TokenCounter
 from herdbook.gateway.recording.recorder import recording
@@ -90,6 +91,11 @@ class Nodes:
             )
             stack.push_async_callback(end, following)
             yield self
+
+    @property
+    def registry(self) -> ModelRegistry:
+        """Known models, with their sizes."""
+        return self._fleet.registry
 
     async def _close_all(self) -> None:
         async with AsyncExitStack() as stack:

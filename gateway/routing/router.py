@@ -229,8 +229,11 @@ class FleetRouter:
         if _demanded(incoming) is not None or not asked:
             return self._any(nodes)
         having = [each for each in nodes if self._has(each.name, asked)]
+        if incoming.endpoint.path == "/api/pull":
+            having = [each for each in having if self._answers(each)]
+        having.sort(key=lambda each: not self._answers(each))
         maker = self._maker_of(asked, nodes)
-        if not having and maker is not None:
+        if not having and maker is not None and self._answers(maker):
             return maker
         if incoming.endpoint.path == "/api/delete" and len(having) > 1:
             names = ", ".join(each.name for each in having)
@@ -247,11 +250,24 @@ class FleetRouter:
             return (replaced or having)[0]
         if incoming.endpoint.path != "/api/pull":
             return self._any(nodes)
+        return self._to_pull(asked, nodes)
+
+    def _to_pull(self, asked: str, nodes: list[Upstream]) -> Upstream:
+        """Return the node that gets a model which no node has.
+
+        Raises:
+            Refusal: No node may get it.
+        """
         able = {each.name for each in nodes}
         views = [view for name, view in self._views.items() if name in able]
-        places = placement.place_for_new(asked, None, views)
+        try:
+            name = canonical_name(asked)
+        except InvalidNameError:  # the server reports that
+            return self._any(nodes)
+        size = placement.expected_size(name, views, self._known.registry)
+        places = placement.place_for_new(name, size, views)
         if not places:
-            reasons = "; ".join(placement.refusals(asked, None, views))
+            reasons = "; ".join(placement.refusals(name, size, views))
             model = asked[:200]
             raise Refusal(409, f"'{model}' cannot be placed on any node: {reasons}.")
         return self._nodes[places[0].node].upstream
@@ -307,10 +323,16 @@ class FleetRouter:
 
     def _any(self, nodes: list[Upstream]) -> Upstream:
         """Return the node for requests that any node can answer."""
-        undrained = [
-            each for each in nodes if not self._views[each.name].node.settings.drained
-        ]
-        return (undrained or nodes)[0]
+
+        def order(upstream: Upstream) -> tuple[bool, bool]:
+            drained = self._views[upstream.name].node.settings.drained
+            return drained, not self._answers(upstream)
+
+        return min(nodes, key=order)
+
+    def _answers(self, upstream: Upstream) -> bool:
+        """Return whether the server of a node answered the last refresh."""
+        return self._views[upstream.name].node.reached
 
     def _chosen(self, places: list[Place], incoming: IncomingRequest) -> Place:
         """Return the node that answered the conversation before, else the first one.

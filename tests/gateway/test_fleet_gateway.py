@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import json
 import socket
@@ -520,6 +521,26 @@ async def test_models_are_pulled_where_there_is_room_and_deleted_by_node() -> No
         async with asyncio.timeout(10):
             while await servers.fleet.on_which(MODEL) != ["b"]:
                 await asyncio.sleep(0.05)
+
+
+async def test_changes_go_to_nodes_that_answer_and_may_have_the_model() -> None:
+    async with three("none") as servers:
+        await servers.fleet.configure("a", NodeSettings(max_model_bytes=1_000_000_000))
+        await servers.refresh_all()
+        assert node_of(await servers.ask("/api/pull", model=MODEL)) == "b"
+        invalid = await servers.ask("/api/pull", model="a b")
+        assert invalid.status_code == 400, invalid.text
+
+        for name in ("a", "b"):
+            servers.worlds[name].kill()
+            with pytest.raises(OllamaError):
+                await servers.fleet.manager(name).refresh()
+        await asyncio.sleep(5 * FOLLOW_EVERY_S)
+        assert node_of(await servers.ask("/api/pull", model=MODEL)) == "local"
+        digest = hashlib.sha256(b"x").hexdigest()
+        uploaded = await servers.http.post(f"/api/blobs/sha256:{digest}", content=b"x")
+        assert uploaded.status_code == 201
+        assert uploaded.headers["X-Herdbook-Node"] == "local"
 
 
 async def test_model_that_no_node_has_gets_the_answer_of_a_server() -> None:
