@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, Self
 
 import msgspec
 
@@ -90,7 +90,7 @@ class Recommendation(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     passed_over: tuple[Candidate, ...] = ()
 
 
-class _Ability(NamedTuple):
+class _Ability(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Detected capabilities of a model; equal objects are shared between models."""
 
     can: frozenset[str] = frozenset()
@@ -103,7 +103,7 @@ class _Ability(NamedTuple):
 _UNDETECTED = _Ability()
 
 
-class _Model(msgspec.Struct, kw_only=True):
+class _Model(msgspec.Struct, kw_only=True, gc=False):
     node: str
     name: str
     lifecycle: Lifecycle = INITIAL

@@ -23,7 +23,7 @@ from herdbook.events.streams import model_of
 from herdbook.projections.serializable import Serializable
 
 
-class ModelStatistics(Serializable, msgspec.Struct, kw_only=True):
+class ModelStatistics(Serializable, msgspec.Struct, kw_only=True, gc=False):
     """The statistics of one model, over its whole history.
 
     Attributes:

@@ -21,7 +21,7 @@ FAILURE_LISTED = timedelta(days=1)
 """How long lists show a model that is not on the server because its pull failed."""
 
 
-class Why(msgspec.Struct, frozen=True):
+class Why(msgspec.Struct, frozen=True, gc=False):
     """The event that caused the current state.
 
     Attributes:
@@ -41,7 +41,7 @@ class Why(msgspec.Struct, frozen=True):
     evicted_by: str | None = None
 
 
-class Failure(msgspec.Struct, frozen=True):
+class Failure(msgspec.Struct, frozen=True, gc=False):
     """The last failure of a model.
 
     Attributes:
@@ -57,7 +57,7 @@ class Failure(msgspec.Struct, frozen=True):
     at: datetime
 
 
-class Work(msgspec.Struct, frozen=True):
+class Work(msgspec.Struct, frozen=True, gc=False):
     """A running activity.
 
     Attributes:
@@ -84,7 +84,7 @@ class Work(msgspec.Struct, frozen=True):
     cancelled_by: str | None = None
 
 
-class KeepAlive(msgspec.Struct, frozen=True):
+class KeepAlive(msgspec.Struct, frozen=True, gc=False):
     """How long a runner stays in memory after a request, as far as that is known.
 
     Attributes:
@@ -96,7 +96,7 @@ class KeepAlive(msgspec.Struct, frozen=True):
     at_most_s: float
 
 
-class ModelStatus(Serializable, msgspec.Struct, kw_only=True):
+class ModelStatus(Serializable, msgspec.Struct, kw_only=True, gc=False):
     """The current status of a model on a node.
 
     Attributes:
@@ -258,7 +258,7 @@ class ModelStatus(Serializable, msgspec.Struct, kw_only=True):
         return known is not None and known.value
 
 
-class NodeStatus(Serializable, msgspec.Struct, kw_only=True):
+class NodeStatus(Serializable, msgspec.Struct, kw_only=True, gc=False):
     """The current status of a node.
 
     Attributes:
