@@ -282,7 +282,7 @@ class RecommendationView:
         return view
 
     @classmethod
-    def load(cls, data: bytes) -> Self:
+    def load(cls, data: bytes | memoryview) -> Self:
         """Load a view from a dump."""
         dump = _decode(data)
         view = cls()

@@ -296,7 +296,7 @@ class StatusView:
         return view
 
     @classmethod
-    def load(cls, data: bytes) -> Self:
+    def load(cls, data: bytes | memoryview) -> Self:
         """Load a view from a dump."""
         dump = _decode(data)
         view = cls()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from herdbook.events.recorded import RecordedEvent
 from herdbook.projections.history import HistoryFilter, HistoryView
 from herdbook.projections.recommendation import RecommendationView
 from herdbook.projections.sentences import bytes_text, describe
-from herdbook.projections.statistics import StatisticsView
+from herdbook.projections.statistics import DeferredStatistics, StatisticsView
 from herdbook.projections.status_view import StatusView
 from herdbook.projections.usage.view import UsageView
 from herdbook.projections.view import View
@@ -46,6 +47,45 @@ def test_loaded_view_behaves_like_the_dumped_view(
     fold(loaded, events[cut:])
 
     assert loaded.dump() == whole.dump()
+
+
+@given(events=histories(), data=st.data())
+def test_deferred_statistics_are_those_of_a_replay(
+    events: list[RecordedEvent], data: st.DataObject
+) -> None:
+    cut = data.draw(st.integers(0, len(events)))
+    first_question = data.draw(st.integers(cut, len(events)))
+    whole, first = StatisticsView(), StatisticsView()
+    fold(whole, events)
+    fold(first, events[:cut])
+
+    deferred = DeferredStatistics(first.dump())
+    fold(deferred, events[cut:first_question])
+    at_question = StatisticsView.copy_of(deferred)  # as for later questions
+    fold(deferred, events[first_question:])
+    fold(at_question, events[first_question:])
+
+    for event in events:
+        assert deferred.get(event.stream) == whole.get(event.stream)
+    assert deferred.dump() == at_question.dump() == whole.dump()
+
+
+@given(events=histories(longest=9))
+def test_deferred_statistics_keep_few_events(events: list[RecordedEvent]) -> None:
+    whole = StatisticsView()
+    deferred = DeferredStatistics(whole.dump(), most=4)
+    fold(whole, events)
+    fold(deferred, events)
+
+    assert deferred.kept < 4
+    assert deferred.dump() == whole.dump()
+
+
+def test_deferred_statistics_never_answer_without_their_dump() -> None:
+    deferred = DeferredStatistics(b"{")
+    for _ in range(2):
+        with pytest.raises(msgspec.DecodeError):
+            deferred.get("model/local/llama3.2:3b")
 
 
 @given(events=histories())
