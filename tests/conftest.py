@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import signal
 import ssl
 from collections.abc import Generator
 from functools import cache
@@ -27,6 +28,11 @@ settings.load_profile("herdbook")
 
 # Each client of httpx makes a context of its own, which reads all certificates.
 ssl.create_default_context = cache(ssl.create_default_context)  # type: ignore[assignment]
+
+# A shell that runs the tests in the background ignores SIGINT for them and for all
+# commands that they start, and those would not stop at Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Rich takes a tenth of a second for each traceback in the log.
 for processor in structlog.get_config()["processors"]:

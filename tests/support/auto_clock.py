@@ -20,8 +20,10 @@ from collections.abc import AsyncIterator
 from concurrent.futures import thread as executor_threads
 from contextlib import asynccontextmanager
 from datetime import datetime
+from queue import SimpleQueue
 from types import FrameType
 from typing import Any
+from weakref import WeakSet
 
 import aiosqlite.core
 
@@ -31,6 +33,22 @@ from herdbook.core.clock import Timeout
 _AIOSQLITE = aiosqlite.core.__file__
 _WAITING_CALLS = {_AIOSQLITE: "tx.get(", executor_threads.__file__: "work_queue.get("}
 """The files of threads that take work from a queue, and the call that waits for it."""
+
+# What threads were asked for and have not answered. The stack of a thread does not show
+# whether it has just taken its work, or has not reported its result yet.
+_asked: WeakSet[asyncio.Future[Any]] = WeakSet()
+
+
+class _NotedWork(SimpleQueue[Any]):
+    """The queue of a thread of aiosqlite, which notes what the thread is asked for."""
+
+    def put_nowait(self, item: Any) -> None:
+        if item[0] is not None:
+            _asked.add(item[0])
+        super().put_nowait(item)
+
+
+aiosqlite.core.SimpleQueue = _NotedWork  # type: ignore[misc, assignment]
 
 
 class AutoClock(sandbox.ManualClock):
@@ -68,9 +86,19 @@ class AutoClock(sandbox.ManualClock):
 async def advancing(time: AutoClock) -> AsyncIterator[None]:
     """Let a clock advance by itself while the block runs."""
     passing = asyncio.create_task(time.run(), name="time")
+    loop = asyncio.get_running_loop()
+    run_in_executor = loop.run_in_executor
+
+    def noted(*call: Any) -> asyncio.Future[Any]:
+        future = run_in_executor(*call)
+        _asked.add(future)
+        return future
+
+    loop.run_in_executor = noted  # type: ignore[method-assign]
     try:
         yield
     finally:
+        loop.run_in_executor = run_in_executor  # type: ignore[method-assign]
         passing.cancel()
         await asyncio.wait([passing])
 
@@ -143,7 +171,13 @@ def _queued(fd: int, which: int) -> int:
 
 
 def _a_thread_has_work() -> bool:
-    """Return whether a thread of SQLite or of an executor has work."""
+    """Return whether a thread of SQLite or of an executor has work.
+
+    Also if nobody waits for it any more, because the caller was cancelled.
+    """
+    loop = asyncio.get_running_loop()
+    if any(one.get_loop() is loop and not one.done() for one in list(_asked)):
+        return True
     executors = list(executor_threads._threads_queues.items())
     if any(thread.is_alive() and queue.qsize() for thread, queue in executors):
         return True  # a thread that is starting, or has not taken its work yet
