@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
@@ -149,6 +150,17 @@ async def fill_in_turns(path: Path, events: int, models: int) -> None:
                     appends.append(store.append(stream(name), new, ANY))
             await asyncio.gather(*appends)
         await views.save(await views.restore(store, store), store)
+
+
+async def copy_filled_in_turns(path: Path, events: int, models: int) -> None:
+    """Create such a log as a copy of one that all benchmarks of a run share.
+
+    Filling one with a million events takes two minutes.
+    """
+    shared = path.parent.parent / f"{events}-events-of-{models}-models.db"
+    if not shared.exists():
+        await fill_in_turns(shared, events, models)
+    shutil.copyfile(shared, path)
 
 
 def open_manager(path: str | Path) -> AbstractAsyncContextManager[ModelManager]:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from benchmarks.dataset import fill_in_turns
+from benchmarks.dataset import copy_filled_in_turns
 from benchmarks.measure import Row, at_most_more, interleave
 from benchmarks.program import program
 from benchmarks.rows.bench_http import ask, connected, timed
@@ -23,7 +23,7 @@ CALLERS = 8
 async def run(folder: Path, sizes: Sizes) -> list[Row]:
     """Measure what requests for the past add to a short request."""
     log = folder / "health.db"
-    await fill_in_turns(log, sizes.past, sizes.served)
+    await copy_filled_in_turns(log, sizes.past, sizes.served)
     serve = ["-m", "herdbook.cli", "serve", "--json", "--port", "0", "--db", str(log)]
     with program(*serve, "--ollama", "127.0.0.1:9") as line:
         address = json.loads(line)["address"]

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks.dataset import fill_in_turns, open_manager
+from benchmarks.dataset import copy_filled_in_turns, open_manager
 from benchmarks.measure import Median, Row, at_most
 from benchmarks.sizes import Sizes
 from herdbook.core import ModelManager
@@ -22,7 +22,7 @@ POSITIONS = 10
 async def run(folder: Path, sizes: Sizes) -> list[Row]:
     """Measure questions about the past."""
     path = folder / "past.db"
-    await fill_in_turns(path, sizes.past, sizes.served)
+    await copy_filled_in_turns(path, sizes.past, sizes.served)
     async with open_manager(path) as manager:
         first = await _timed(partial(manager.as_of, sizes.past))
         width = sizes.past // POSITIONS
