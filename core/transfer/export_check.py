@@ -6,6 +6,8 @@ import asyncio
 import base64
 import binascii
 import gzip
+import io
+import json
 import zlib
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -44,6 +46,7 @@ _GZIP = b"\x1f\x8b"
 
 _T = TypeVar("_T")
 _decode = msgspec.json.Decoder(CloudEvent).decode
+_encode = msgspec.json.Encoder().encode
 
 
 class ExportCheck:
@@ -92,6 +95,8 @@ class ExportCheck:
             if self.contents is None:
                 raise self._not_an_export() from error
             raise self._unreadable(error) from error
+        if _encode(read) != line.rstrip() and _repeats_an_attribute(line):
+            raise self._damaged("has an attribute twice")
         if read.specversion != "1.0":
             raise self._damaged(
                 f"has CloudEvents version {read.specversion!r}, not '1.0'"
@@ -262,6 +267,15 @@ class ExportCheck:
         )
 
 
+def _repeats_an_attribute(line: bytes) -> bool:
+    """Return whether programs may differ in what they read in a valid line."""
+    try:
+        names = [name for name, _ in json.loads(line, object_pairs_hook=list)]
+    except (ValueError, RecursionError):  # other programs may fail as well
+        return True
+    return len(names) != len(set(names))
+
+
 async def read_export(
     file: BinaryIO, check: ExportCheck
 ) -> AsyncIterator[list[StoredEvent]]:
@@ -301,19 +315,25 @@ async def read_first(
 
 
 @contextmanager
-def open_export(file: Path) -> Iterator[BinaryIO]:
+def open_export(file: Path | io.BufferedReader) -> Iterator[BinaryIO]:
     """Open an export, compressed or not; it may be a pipe.
+
+    Args:
+        file: The file, or the standard input.
 
     Raises:
         CallerError: The file cannot be read.
     """
     with ExitStack() as stack:
         try:
-            raw = stack.enter_context(file.open("rb"))
+            if isinstance(file, Path):
+                raw = stack.enter_context(file.open("rb"))
+            else:
+                raw = file
             is_compressed = raw.peek(len(_GZIP)).startswith(_GZIP)
         except OSError as error:
             raise CallerError(
-                str(file),
+                str(file) if isinstance(file, Path) else "standard input",
                 f"cannot be read: {error.strerror or error}",
                 read_remedy(error),
             ) from error

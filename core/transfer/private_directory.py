@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from herdbook.events.errors import CallerError
+from herdbook.events.errors import CallerError, StoreError
 from herdbook.events.shared.cancellation import finish
 
 _NEW = ".herdbook-new-"
@@ -29,6 +29,8 @@ _LOCKED = ".herdbook-writing-"
 @asynccontextmanager
 async def private_directory(parent: Path) -> AsyncIterator[Path]:
     """Make a private directory next to the target, so that a rename is atomic.
+
+    A ``StoreError`` about a file in it names the file as it would be called next to it.
 
     Raises:
         CallerError: It cannot be made.
@@ -47,6 +49,11 @@ async def private_directory(parent: Path) -> AsyncIterator[Path]:
         ) from error
     try:
         yield made
+    except StoreError as error:
+        # Users know the name that the file would have got, not the directory.
+        if Path(error.subject).parent == made:
+            error.subject = str(parent / Path(error.subject).name)
+        raise
     finally:
         await _remove(made, lock)
 

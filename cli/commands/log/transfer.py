@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, cast
 
 import msgspec
 import typer
@@ -176,11 +177,13 @@ async def import_(
     command can be repeated, even after a crash. A log with a different history is
     refused.
     """
-    checks = ExportCheck(
+    new_checks = partial(
+        ExportCheck,
         "standard input" if file == STREAM else file,
         anchors=read_anchors(anchors or ()),
         keys=read_keys(key or ()),
     )
+    checks = new_checks()
     with _opened(file) as (source, is_file):
         # A file is read twice, so that a damaged one changes nothing.
         if check or is_file:
@@ -189,7 +192,7 @@ async def import_(
             if check:
                 return _show_checked(invocation, file, checks)
             source.seek(0)
-            checks = ExportCheck(file)
+            checks = new_checks()  # the file may have changed meanwhile
         batches = await read_first(read_export(source, checks))
         if not await log_exists(invocation.log):
             refuse_unfit(checks, Head())  # before a log is made
@@ -235,11 +238,9 @@ def _show_checked(invocation: Invocation, file: str, checks: ExportCheck) -> int
 @contextmanager
 def _opened(file: str) -> Iterator[tuple[BinaryIO, bool]]:
     """Open an export; yield it, and whether it can be read twice."""
-    if file == STREAM:
-        yield sys.stdin.buffer, sys.stdin.seekable()
-        return
-    with open_export(Path(file)) as source:
-        yield source, Path(file).is_file()
+    standard = cast("io.BufferedReader", sys.stdin.buffer) if file == STREAM else None
+    with open_export(standard or Path(file)) as source:
+        yield source, standard.seekable() if standard else Path(file).is_file()
 
 
 async def _start(storage: Storage, since: str | None, invocation: Invocation) -> int:

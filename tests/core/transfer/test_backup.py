@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
@@ -161,7 +162,28 @@ async def test_backup_that_cannot_be_copied_leaves_nothing(
         await back_up(log, target)
 
     assert getattr(caught.value, "code", "") == "store_full"
+    assert str(caught.value).startswith(f"{target} cannot be written")
     assert not any(target.parent.iterdir())
+
+
+async def test_copy_of_a_log_in_use_without_its_wal_is_not_restored(
+    log: Path, target: Path
+) -> None:
+    async with await SQLiteEventStore.open(log) as store:
+        await append(store, 3)
+        shutil.copy(log, target)
+        await append(store, 3, start=3)
+        whole = target.with_name("whole.db")
+        await back_up(log, whole)
+    other = log.with_name("other.db")
+
+    with pytest.raises(CorruptLogError, match="without its -wal"):
+        await restore(target, other)
+    assert not other.exists()
+
+    done = await restore(whole, other)
+    assert done.position == 6
+    assert await head_of(other) == Head(done.position, done.hash)
 
 
 async def test_restored_log_is_the_one_that_was_backed_up(

@@ -134,6 +134,18 @@ async def test_any_altered_byte_of_an_event_is_found(
         pytest.fail(f"byte {at} was altered: {check.ending}")
 
 
+async def test_attribute_that_is_there_twice_is_found(log: Path) -> None:
+    await append(log, 3)
+    lines = (await export_of(log)).splitlines(keepends=True)
+    spaced = [line.replace(b'"source":', b'"source" : ') for line in lines]
+    await checked(b"".join(spaced))  # other programs may format a line
+
+    for at in range(len(lines)):
+        twice = lines[at].replace(b"{", b'{"source":"x",', 1)
+        with pytest.raises((CorruptLogError, CallerError)):
+            await checked(b"".join((*lines[:at], twice, *lines[at + 1 :])))
+
+
 @pytest.mark.parametrize(
     ("selection", "changes"),
     [

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.cli_runner import Herdbook
@@ -42,8 +45,13 @@ def test_export_and_import_move_a_whole_log(
 
 
 @pytest.mark.usefixtures("used")
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_export_and_import_in_a_pipe(
-    herdbook: Herdbook, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    herdbook: Herdbook,
+    log: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pack: Callable[[bytes], bytes],
 ) -> None:
     lines = herdbook("export").out
     assert all(json.loads(line)["specversion"] == "1.0" for line in lines.splitlines())
@@ -52,7 +60,8 @@ def test_export_and_import_in_a_pipe(
         def seekable(self) -> bool:
             return False
 
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Pipe(lines.encode())))
+    pipe: Any = io.BufferedReader(Pipe(pack(lines.encode())))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(pipe))
     done = herdbook("import", "-", "--json", "--db", str(tmp_path / "new.db")).json
 
     assert (done["added"], done["present"]) == (len(rows_of(log)), 0)
