@@ -30,12 +30,13 @@ from herdbook.core.models import configuration
 from herdbook.core.models.registry import ModelRegistry
 from herdbook.core.open_log import OpenLog
 from herdbook.core.operations.context import OperationContext
-from herdbook.core.operations.loads import Loader, LoadRequest, UnloadResult
+from herdbook.core.operations.loads import Loader, UnloadResult
 from herdbook.core.operations.operations import Operation, Operations, RunningOperation
 from herdbook.core.operations.other_instances import OtherInstances
 from herdbook.core.operations.pins import Pins
 from herdbook.core.operations.pull_progress import PullProgress
 from herdbook.core.operations.pulls import Puller
+from herdbook.core.operations.runners import LoadRequest
 from herdbook.core.operations.uses import Uses
 from herdbook.core.queries import Queries
 from herdbook.core.reconcile.reconciler import Reconciler
@@ -44,7 +45,7 @@ from herdbook.core.reconcile.watch import Watch
 from herdbook.core.repository import ATTEMPTS, ModelRepository, changes_too_often
 from herdbook.core.settings import ManagerSettings
 from herdbook.events.facts import Setting
-from herdbook.events.lifecycle import Activity, ModelState
+from herdbook.events.lifecycle import LOADS, Activity, ModelState
 from herdbook.events.recorded import Cause
 from herdbook.events.shared.cancellation import finish
 from herdbook.projections.status import ModelStatus
@@ -230,7 +231,7 @@ class Commands(Queries):
         ]
 
     async def cancel(self, name: str, activity: Activity | None = None) -> bool:
-        """Cancel the pull, update or load of a model and wait until it is recorded.
+        """Cancel the work on a model and wait until that is recorded.
 
         The operation of another instance is cancelled by a recorded request, which that
         instance follows. The recorded actor is who cancels, not who started the
@@ -238,8 +239,8 @@ class Commands(Queries):
 
         Args:
             name: The model.
-            activity: ``LOAD`` cancels only a load, ``PULL`` or ``UPDATE`` only a pull
-                or an update; None cancels all.
+            activity: ``LOAD`` or ``RELOAD`` cancels only a load or a reload,
+                ``PULL`` or ``UPDATE`` only a pull or an update; None cancels all.
 
         Returns:
             Whether an operation was cancelled. False if none was running, or it ended
@@ -252,7 +253,7 @@ class Commands(Queries):
                 10 s. The request stays recorded.
         """
         name = (await self.now()).spelled(name)
-        loads = None if activity is None else activity is Activity.LOAD
+        loads = None if activity is None else activity in LOADS
         pull = None if loads else self._pulls.get(name)
         load = self._loads.get(name) if loads in (None, True) else None
         own = [one for one in (pull, load) if one]
@@ -261,7 +262,7 @@ class Commands(Queries):
             await running.ended()
         if own:
             return any(running.was_cancelled for running in own)
-        kinds = {None: tuple(Activity), True: (Activity.LOAD,)}.get(loads, _PULLS)
+        kinds = {None: tuple(Activity), True: LOADS}.get(loads, _PULLS)
         return await self._other_instances.cancel(name, kinds)
 
     async def interrupt(self) -> None:
@@ -359,7 +360,7 @@ class Commands(Queries):
         running = self._loads.get(status.name)
         if running is not None:
             await running.ended()
-        elif status.state is ModelState.LOADING:
+        elif status.work is not None:
             self._other_instances.refuse(status.name)
         async with self._refreshed_after():
             return await self._loader.unload(status.name)

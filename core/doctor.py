@@ -34,7 +34,12 @@ from herdbook.core.log.storage import Storage
 from herdbook.core.manager import ModelManager
 from herdbook.core.models.registry import ModelRegistry
 from herdbook.core.settings import ManagerSettings
-from herdbook.events.facts import LoadInterrupted, PullInterrupted, UpdateInterrupted
+from herdbook.events.facts import (
+    LoadInterrupted,
+    PullInterrupted,
+    ReloadInterrupted,
+    UpdateInterrupted,
+)
 from herdbook.events.findings import Finding
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.recorded import Cause, RecordedEvent
@@ -46,8 +51,15 @@ SHOWN_FINDINGS = 5
 """Findings about events that are shown; the others are counted."""
 
 _INTERRUPTED = frozenset(
-    fact.__name__ for fact in (LoadInterrupted, PullInterrupted, UpdateInterrupted)
+    fact.__name__
+    for fact in (
+        LoadInterrupted,
+        PullInterrupted,
+        ReloadInterrupted,
+        UpdateInterrupted,
+    )
 )
+_LOADS_INTERRUPTED = (LoadInterrupted.__name__, ReloadInterrupted.__name__)
 
 
 class DoctorOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -248,11 +260,11 @@ async def _interrupted_work(
 def _interrupted(event: RecordedEvent) -> Diagnosis:
     key = model_of(event.stream)
     name = key.name if key else event.stream
-    verb = "Load" if event.type == LoadInterrupted.__name__ else "Pull"
+    loads = event.type in _LOADS_INTERRUPTED
     return diagnosis(
         "instances",
         f"an instance ended during an operation on {name}: {describe(event)} (#"
         f"{event.position}, recorded just now)",
-        f"{verb} it again to resume",
+        "Load it again" if loads else "Pull it again to resume",
         level=Level.NOTICE,
     )

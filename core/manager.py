@@ -53,7 +53,7 @@ from herdbook.core.repository import ModelRepository
 from herdbook.core.settings import ManagerSettings
 from herdbook.events.errors import EventIdConflictError
 from herdbook.events.facts import AnchorReceived, ModelUsed, NodeMoved, Setting
-from herdbook.events.lifecycle import Activity
+from herdbook.events.lifecycle import LOADS
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.recorded import Cause, NewEvent
 from herdbook.events.store import ANY
@@ -254,7 +254,7 @@ class ModelManager(Commands):
     async def _resume(self, name: str, works: tuple[Work, ...]) -> None:
         """Resume the interrupted pulls and updates of a model."""
         for work in works:
-            if work.activity is not Activity.LOAD:
+            if work.activity not in LOADS:
                 await self._start_pull(name, insecure=work.insecure)
 
     async def _close(self) -> None:

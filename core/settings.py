@@ -32,6 +32,8 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
         poll_every_s: Interval between two requests for the runners while waiting.
         log_poll_every_s: Interval between two reads of the log that follow an
             operation of another instance or look for requests to cancel one.
+        reload_recorded_after_s: How long the server may take to load a loaded model
+            until that is recorded as a reload, although its options do not show one.
         reconcile_every_s: Interval between two background refreshes; None refreshes
             only on demand and after operations.
         lost_wait_s: Wait before the next background refresh of a server that does not
@@ -64,6 +66,7 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
     unload_timeout_s: float = 5.0
     poll_every_s: float = 0.1
     log_poll_every_s: float = 0.5
+    reload_recorded_after_s: float = 1.0
     reconcile_every_s: float | None = None
     lost_wait_s: float = 1.0
     lost_wait_max_s: float = 30.0

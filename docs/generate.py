@@ -14,7 +14,7 @@ from herdbook import core
 from herdbook.core import ModelManager
 from herdbook.events.codec import SCHEMAS
 from herdbook.events.facts import FACTS
-from herdbook.events.lifecycle import TABLE, Transition
+from herdbook.events.lifecycle import TABLE, Guard, Transition
 from herdbook.presentation.diagram import mermaid
 from herdbook.sync import public_methods, public_properties
 
@@ -46,6 +46,8 @@ def _row(row: Transition) -> str:
     to = f"`{row.to}`" if row.to else "unchanged"
     guards = ", ".join(row.guards) or "-"
     words = [f"activity {row.activity}"] if row.activity else []
+    if row.to and Guard.RELOADING in row.guards:
+        words.append("no activity")
     if row.present is not None:
         words.append("present" if row.present else "absent")
     if row.updating is not None:

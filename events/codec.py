@@ -20,6 +20,7 @@ from herdbook.events.errors import UndecodableEventError, UnknownEventTypeError
 from herdbook.events.facts import (
     FACTS,
     AnyFact,
+    CancelRequested,
     CapabilitiesDetected,
     Fact,
     ModelUnloaded,
@@ -83,6 +84,13 @@ def _detected_2(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
+def _cancel_requested_2(data: dict[str, Any]) -> dict[str, Any]:
+    """Convert schema 1, when there were no reloads."""
+    if data.get("activity") == "reload":
+        raise LookupError("unknown activity 'reload'")
+    return data
+
+
 UPCASTERS: dict[tuple[str, int], Upcaster] = {
     (ModelUnloaded.__name__, 1): _unloaded_2,
     (ModelUsed.__name__, 1): _used_2,
@@ -90,6 +98,7 @@ UPCASTERS: dict[tuple[str, int], Upcaster] = {
     (ModelUsed.__name__, 3): _used_4,
     (UseFailed.__name__, 1): _use_failed_2,
     (CapabilitiesDetected.__name__, 1): _detected_2,
+    (CancelRequested.__name__, 1): _cancel_requested_2,
 }
 """Upcasters by event type and the schema that they read."""
 

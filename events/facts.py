@@ -401,12 +401,88 @@ class CancelRequested(Fact, frozen=True, kw_only=True):
         instance: Instance of Herdbook that runs it.
     """
 
-    activity: Literal["pull", "update", "load"]
+    activity: Literal["pull", "update", "load", "reload"]
+    instance: str
+
+
+class ReloadStarted(Fact, frozen=True, kw_only=True):
+    """Recorded when an instance starts to load a loaded model with other options.
+
+    It is recorded before the request if the options need another context than the
+    runner has. Otherwise only the answer shows whether the server replaces the runner:
+    then it is recorded if the answer takes longer than a second, or with the end.
+
+    Attributes:
+        instance: Instance of Herdbook that runs the reload.
+        options: Options for the server, such as ``num_ctx``.
+        keep_alive: Requested keep-alive; None uses the server's default.
+    """
+
+    instance: str
+    options: dict[str, Setting] = {}
+    keep_alive: str | int | float | None = None
+
+
+class ReloadCompleted(Fact, frozen=True, kw_only=True):
+    """Recorded when the server has completed a reload.
+
+    Attributes:
+        runner: The runner now, which differs from the one before.
+        duration_s: Duration of the reload in seconds.
+    """
+
+    runner: Runner
+    duration_s: float
+
+
+class ReloadUnchanged(Fact, frozen=True, kw_only=True):
+    """Recorded when a reload ended and the runner is the same as before.
+
+    Attributes:
+        expires_at: When keep-alive ends now; None if the server does not report it.
+        duration_s: How long the server took to answer, seconds.
+    """
+
+    expires_at: datetime | None
+    duration_s: float
+
+
+class ReloadFailed(Fact, frozen=True, kw_only=True):
+    """Recorded when a reload failed, and the model is still loaded as before.
+
+    If the previous runner is no longer in memory, ``ModelUnloaded``, ``LoadStarted``
+    and ``LoadFailed`` are recorded instead.
+
+    Attributes:
+        kind: Stable code of the error, such as ``out_of_memory``.
+        message: Error message of the server, or a description of the problem.
+    """
+
+    kind: str
+    message: str
+
+
+class ReloadCancelled(Fact, frozen=True, kw_only=True):
+    """Recorded when a reload was cancelled.
+
+    The next refresh finds out whether the previous runner is still in memory.
+    """
+
+
+class ReloadInterrupted(Fact, frozen=True, kw_only=True):
+    """Recorded when the instance that ran a reload ended or was stopped before it.
+
+    Attributes:
+        instance: Instance that ran the reload.
+    """
+
     instance: str
 
 
 class RunnerChanged(DriftFact, frozen=True, kw_only=True):
     """Recorded when the runner was replaced, or its properties changed.
+
+    Reloads by Herdbook are recorded as ``ReloadStarted`` and ``ReloadCompleted``.
 
     Attributes:
         runner: The runner as in ``/api/ps`` now.
@@ -757,6 +833,12 @@ FACTS: tuple[type[Fact], ...] = (
     LoadCancelled,
     LoadInterrupted,
     CancelRequested,
+    ReloadStarted,
+    ReloadCompleted,
+    ReloadUnchanged,
+    ReloadFailed,
+    ReloadCancelled,
+    ReloadInterrupted,
     RunnerChanged,
     KeepAliveRenewed,
     ModelUnloaded,
@@ -799,6 +881,12 @@ AnyFact: TypeAlias = (
     | LoadCancelled
     | LoadInterrupted
     | CancelRequested
+    | ReloadStarted
+    | ReloadCompleted
+    | ReloadUnchanged
+    | ReloadFailed
+    | ReloadCancelled
+    | ReloadInterrupted
     | RunnerChanged
     | KeepAliveRenewed
     | ModelUnloaded

@@ -1,10 +1,10 @@
 """The lifecycle of a model: the one table that decides which events are legal.
 
 The state answers one question: can the model be used now? While a model is
-``loading``, the activity shows why: a pull or a load. Three more values decide
-which events are legal next: whether the server has the model (``present``), the
-activity, and whether an update is running (``updating``), which does not change
-the state.
+``loading``, the activity shows why: a pull or a load. A loaded model may have the
+activity ``reload``. Three more values decide which events are legal next: whether the
+server has the model (``present``), the activity, and whether an update is running
+(``updating``), which does not change the state.
 
 A row of the table has an event, its source states, its target state and its
 guards. Every (state, event) without a row is illegal: the append fails, and log
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from herdbook.events import facts
 from herdbook.events.codec import TRIGGERS
@@ -39,6 +39,11 @@ class Activity(StrEnum):
     PULL = "pull"
     UPDATE = "update"
     LOAD = "load"
+    RELOAD = "reload"
+
+
+LOADS: Final = (Activity.LOAD, Activity.RELOAD)
+"""Work of a load: of a model that is not loaded, or of one that is."""
 
 
 class Guard(StrEnum):
@@ -48,6 +53,8 @@ class Guard(StrEnum):
     PRESENT = "present"
     PULLING = "pulling"
     LOADING = "a load"
+    RELOADING = "a reload"
+    NOT_RELOADING = "no reload"
     UPDATING = "updating"
     NOT_UPDATING = "not updating"
 
@@ -57,7 +64,8 @@ class Lifecycle(NamedTuple):
 
     Attributes:
         state: The state.
-        activity: The pull or load of a model that is ``loading``; else None.
+        activity: The pull or load of a model that is ``loading``, or the reload of one
+            that is ``loaded``; None if there is none.
         present: Whether the server has the model.
         updating: Whether an update is running; the state does not change with it.
     """
@@ -70,7 +78,8 @@ class Lifecycle(NamedTuple):
     def __str__(self) -> str:
         pulling = self.activity is Activity.PULL
         words = "pulling" if pulling else self.state.value.replace("_", " ")
-        return words + (", updating" if self.updating else "")
+        reloading = ", reloading" if self.activity is Activity.RELOAD else ""
+        return words + reloading + (", updating" if self.updating else "")
 
     def holds(self, guard: Guard) -> bool:
         """Return whether a guard is true."""
@@ -83,6 +92,10 @@ class Lifecycle(NamedTuple):
                 return self.activity is Activity.PULL
             case Guard.LOADING:
                 return self.activity is Activity.LOAD
+            case Guard.RELOADING:
+                return self.activity is Activity.RELOAD
+            case Guard.NOT_RELOADING:
+                return self.activity is not Activity.RELOAD
             case Guard.UPDATING:
                 return self.updating
             case Guard.NOT_UPDATING:
@@ -97,7 +110,7 @@ class Transition(NamedTuple):
         sources: States in which the event is legal, if the guards hold.
         to: State after the event; None leaves state and activity unchanged.
         guards: Conditions that must also hold.
-        activity: Activity after the event, if ``to`` is ``loading``.
+        activity: Activity after the event, if ``to`` is given.
         present: Whether the server has the model afterwards; None: unchanged.
         updating: Whether an update is running afterwards; None: unchanged.
     """
@@ -162,6 +175,10 @@ def _ends_pull(event: type[Fact], to: ModelState, *, present: bool) -> Transitio
 
 def _ends_load(event: type[Fact], to: ModelState) -> Transition:
     return _row(event, (_LOADING,), to, Guard.LOADING)
+
+
+def _ends_reload(event: type[Fact]) -> Transition:
+    return _row(event, (_LOADED,), _LOADED, Guard.RELOADING)
 
 
 TABLE: tuple[Transition, ...] = (
@@ -242,10 +259,30 @@ TABLE: tuple[Transition, ...] = (
     _ends_load(facts.LoadInterrupted, _AVAILABLE),
     _row(facts.CancelRequested, (_LOADING,), None),
     _row(facts.CancelRequested, (_AVAILABLE, _LOADED, _ERROR), None, Guard.UPDATING),
+    _row(
+        facts.CancelRequested,
+        (_LOADED,),
+        None,
+        Guard.RELOADING,
+        Guard.NOT_UPDATING,
+    ),
+    _row(
+        facts.ReloadStarted,
+        (_LOADED,),
+        _LOADED,
+        Guard.NOT_RELOADING,
+        activity=Activity.RELOAD,
+    ),
+    _ends_reload(facts.ReloadCompleted),
+    _ends_reload(facts.ReloadUnchanged),
+    _ends_reload(facts.ReloadFailed),
+    _ends_reload(facts.ReloadCancelled),
+    _ends_reload(facts.ReloadInterrupted),
     _row(facts.RunnerChanged, (_LOADED,), None),
     _row(facts.KeepAliveRenewed, (_LOADED,), None),
     _row(facts.ModelUnloaded, (_LOADED,), _AVAILABLE),
-    _row(facts.ModelUsed, (_LOADED, _AVAILABLE), _LOADED),
+    _row(facts.ModelUsed, (_AVAILABLE,), _LOADED),
+    _row(facts.ModelUsed, (_LOADED,), None),
     _row(facts.ModelUsed, (_LOADING,), None, Guard.LOADING),
     _row(facts.UseFailed, _PRESENT_STATES, None, Guard.PRESENT),
     _row(facts.CapabilitiesDetected, _EVERY_STATE, None),
@@ -293,6 +330,16 @@ def fold(lifecycle: Lifecycle, event: str) -> Lifecycle:
     """
     after = TRANSITIONS[lifecycle].get(event)
     return _forced(lifecycle, event) if after is None else after
+
+
+def changes_state(before: Lifecycle, after: Lifecycle) -> bool:
+    """Return whether a model enters a state, or is ``loading`` for another reason.
+
+    A reload does not change the state, and neither does an update.
+    """
+    return after.state is not before.state or (
+        after.activity is not before.activity and after.state is _LOADING
+    )
 
 
 def state_implied_by(event: str) -> Lifecycle | None:

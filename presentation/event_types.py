@@ -23,7 +23,14 @@ _WORDS: Final = {
     "pull": tuple(each for each in _TYPES if each.startswith("Pull")),
     "update": tuple(each for each in _TYPES if each.startswith("Update")),
     "updated": ("ModelUpdated",),
-    "load": ("ModelLoaded", *(each for each in _TYPES if each.startswith("Load"))),
+    "load": (
+        "ModelLoaded",
+        *(each for each in _TYPES if each.startswith(("Load", "Reload"))),
+    ),
+    "reload": (
+        "RunnerChanged",
+        *(each for each in _TYPES if each.startswith("Reload")),
+    ),
     "unload": ("ModelUnloaded",),
     "delete": ("ModelDeleted",),
     "removed": ("ModelDeleted",),
@@ -32,6 +39,7 @@ _WORDS: Final = {
     "config": ("ConfigurationChanged",),
     "configured": ("ConfigurationChanged",),
     "settings": ("ConfigurationChanged",),
+    "completed": tuple(each for each in _TYPES if each.endswith("Completed")),
     "failed": tuple(each for each in _TYPES if each.endswith("Failed")),
     "cancelled": tuple(each for each in _TYPES if each.endswith("Cancelled")),
     "interrupted": tuple(each for each in _TYPES if each.endswith("Interrupted")),

@@ -6,7 +6,12 @@ from collections.abc import Iterable
 from typing import Final
 
 from herdbook.core import HistoryEntry, ModelState, ModelStatus, Runner
-from herdbook.events.facts import PullInterrupted, RunnerChanged, is_forever
+from herdbook.events.facts import (
+    PullInterrupted,
+    ReloadCompleted,
+    RunnerChanged,
+    is_forever,
+)
 from herdbook.presentation import wording
 from herdbook.presentation.times import Now
 from herdbook.presentation.wording import NOTHING
@@ -21,7 +26,7 @@ SYMBOLS: Final = {
 }
 """A symbol for each state, so that no state is shown by colour alone."""
 
-_RELOADED: Final = RunnerChanged.__name__
+_RELOADED: Final = (ReloadCompleted.__name__, RunnerChanged.__name__)
 
 
 def is_interrupted(status: ModelStatus) -> bool:
@@ -116,7 +121,7 @@ def state_event(
         if why is not None
         and (
             entry.position == why.position
-            or (loaded and entry.position > why.position and entry.type == _RELOADED)
+            or (loaded and entry.position > why.position and entry.type in _RELOADED)
         )
     ]
     return max(found, key=lambda entry: entry.position, default=None)

@@ -25,7 +25,7 @@ from herdbook.projections.history import HistoryView
 OfSeveral: TypeAlias = str | msgspec.UnsetType
 """Name of a node where a log has several; otherwise the field is left out."""
 
-_LOADS: Final = frozenset({"ModelLoaded", "RunnerChanged"})
+_LOADS: Final = frozenset({"ModelLoaded", "ReloadCompleted", "RunnerChanged"})
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,8 @@ LEVEL_TYPES: Final = frozenset(
     for fact in (
         *(facts.ModelDiscovered, facts.PullCompleted, facts.ModelUpdated),
         *(facts.ModelVanished, facts.ModelDeleted, facts.CapabilitiesDetected),
-        *(facts.ModelLoaded, facts.RunnerChanged, facts.ModelUnloaded),
+        *(facts.ModelLoaded, facts.ReloadCompleted, facts.RunnerChanged),
+        facts.ModelUnloaded,
         *(facts.ModelUsed, facts.NodeReached, facts.NodeLost),
     )
 )
@@ -144,7 +145,7 @@ class LevelsView:
             self._change(event, Level.DISK, name, "", 0)
         elif event.type == facts.ModelUnloaded.__name__:
             self._change(event, Level.MEMORY, name, "", 0)
-        elif isinstance(data, facts.ModelLoaded | facts.RunnerChanged):
+        elif isinstance(data, _IN_MEMORY):
             runner = data.runner
             self.labels.setdefault(runner.digest, runner.name)
             self._change(event, Level.MEMORY, name, runner.digest, runner.size_bytes)
@@ -194,4 +195,5 @@ class LevelsView:
 
 
 _REMOVES: Final = (facts.ModelVanished.__name__, facts.ModelDeleted.__name__)
+_IN_MEMORY: Final = (facts.ModelLoaded, facts.ReloadCompleted, facts.RunnerChanged)
 _ARRIVES: Final = (facts.ModelDiscovered, facts.PullCompleted, facts.ModelUpdated)

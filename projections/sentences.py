@@ -201,6 +201,8 @@ def _failed(fact: Fact) -> str:
             return f"pull failed{_at(fact)}: {_reason(fact.message)}"
         case facts.UpdateFailed():
             return f"update failed{_at(fact)}: {_reason(fact.message)}"
+        case facts.ReloadFailed():
+            return f"reload failed: {_reason(fact.message)}"
         case _:
             assert isinstance(fact, facts.LoadFailed)
             return f"load failed: {_reason(fact.message)}"
@@ -238,17 +240,24 @@ def _updated(fact: Fact) -> str:
 
 
 def _load_started(fact: Fact) -> str:
-    assert isinstance(fact, facts.LoadStarted)
+    assert isinstance(fact, facts.LoadStarted | facts.ReloadStarted)
+    word = "reload" if isinstance(fact, facts.ReloadStarted) else "load"
     asked = [f"{name} {setting_text(value)}" for name, value in fact.options.items()]
     if fact.keep_alive is not None:
         asked.append(f"keep_alive {fact.keep_alive}")
-    return "load started" + (f": {', '.join(asked)}" if asked else "")
+    return f"{word} started" + (f": {', '.join(asked)}" if asked else "")
 
 
 def _loaded(fact: Fact) -> str:
     assert isinstance(fact, facts.ModelLoaded)
     runner = _runner(fact.runner)
     return f"loaded{_took(fact.duration_s)}" + (f": {runner}" if runner else "")
+
+
+def _reload_completed(fact: Fact) -> str:
+    assert isinstance(fact, facts.ReloadCompleted)
+    runner = _runner(fact.runner)
+    return f"reloaded{_took(fact.duration_s)}" + (f": {runner}" if runner else "")
 
 
 def _runner_changed(fact: Fact) -> str:
@@ -460,6 +469,12 @@ _SENTENCES: dict[str, Callable[[Fact], str]] = {
         (facts.LoadCancelled, _plain("load cancelled")),
         (facts.LoadInterrupted, _plain("load interrupted")),
         (facts.CancelRequested, _cancel_requested),
+        (facts.ReloadStarted, _load_started),
+        (facts.ReloadCompleted, _reload_completed),
+        (facts.ReloadUnchanged, _plain("no reload was needed")),
+        (facts.ReloadFailed, _failed),
+        (facts.ReloadCancelled, _plain("reload cancelled")),
+        (facts.ReloadInterrupted, _plain("reload interrupted")),
         (facts.RunnerChanged, _runner_changed),
         (facts.KeepAliveRenewed, _renewed),
         (facts.ModelUnloaded, _unloaded),

@@ -31,8 +31,9 @@ class ModelStatistics(Serializable, msgspec.Struct, kw_only=True, gc=False):
         pull_seconds: Total duration of the measured pulls, seconds.
         fetched_bytes: Total bytes fetched, including repeated ones.
         pulls_stopped: Number of cancelled and interrupted pulls and updates.
-        loads: Number of successful loads, including those by other programs.
-        timed_loads: Number of loads by Herdbook, which are measured.
+        loads: Number of successful loads, including those by other programs, and of
+            reloads by Herdbook.
+        timed_loads: Number of loads and reloads by Herdbook, which are measured.
         load_seconds: Total duration of the measured loads, seconds.
         longest_load_seconds: Duration of the longest measured load, seconds.
         unloads: Number of unloads by reason.
@@ -237,12 +238,14 @@ def _stopped(model: ModelStatistics, _: Fact) -> None:
 
 def _failed(
     model: ModelStatistics,
-    fact: facts.PullFailed | facts.UpdateFailed | facts.LoadFailed,
+    fact: facts.PullFailed | facts.UpdateFailed | facts.LoadFailed | facts.ReloadFailed,
 ) -> None:
     model.failures[fact.kind] = model.failures.get(fact.kind, 0) + 1
 
 
-def _loaded(model: ModelStatistics, fact: facts.ModelLoaded) -> None:
+def _loaded(
+    model: ModelStatistics, fact: facts.ModelLoaded | facts.ReloadCompleted
+) -> None:
     model.loads += 1
     if fact.duration_s is not None:
         model.timed_loads += 1
@@ -272,8 +275,16 @@ _COUNTS: dict[str, Callable[[ModelStatistics, Any], None]] = {
                 facts.UpdateInterrupted,
             ),
         ),
-        (_failed, (facts.PullFailed, facts.UpdateFailed, facts.LoadFailed)),
-        (_loaded, (facts.ModelLoaded,)),
+        (
+            _failed,
+            (
+                facts.PullFailed,
+                facts.UpdateFailed,
+                facts.LoadFailed,
+                facts.ReloadFailed,
+            ),
+        ),
+        (_loaded, (facts.ModelLoaded, facts.ReloadCompleted)),
         (_unloaded, (facts.ModelUnloaded,)),
         (_used, (facts.ModelUsed,)),
     )

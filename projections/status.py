@@ -61,7 +61,7 @@ class Work(msgspec.Struct, frozen=True, gc=False):
     """A running activity.
 
     Attributes:
-        activity: Pull, update or load.
+        activity: Pull, update, load or reload.
         instance: Instance of Herdbook that runs it.
         since: When it started.
         actor: Who asked for it.
@@ -103,7 +103,8 @@ class ModelStatus(Serializable, msgspec.Struct, kw_only=True, gc=False):
         node: Name of the node.
         name: Canonical name, in the spelling of the server.
         lifecycle: State, activity, presence, and whether an update is running.
-        since: When the state or activity started; None if unknown.
+        since: When the state started, or the pull or load of a model that is
+            ``loading``; None if unknown.
         why: The event that caused the state.
         version: Version of the stream.
         digest: Digest of the manifest; None if the model is not present.
@@ -130,7 +131,7 @@ class ModelStatus(Serializable, msgspec.Struct, kw_only=True, gc=False):
         last_used_within_s: How much earlier an observed use may have ended, seconds.
         uses: Number of uses; an observed one stands for one or more requests.
         last_failure: The last failure; None after a success.
-        work: The running pull or load.
+        work: The running pull, load or reload.
         update: The running update.
         stale_since: Since when the node does not answer; None while it does.
     """
@@ -198,7 +199,7 @@ class ModelStatus(Serializable, msgspec.Struct, kw_only=True, gc=False):
 
     @property
     def activity(self) -> Activity | None:
-        """The running activity: a pull or a load, otherwise an update."""
+        """The running activity: a pull, load or reload, otherwise an update."""
         update = Activity.UPDATE if self.lifecycle.updating else None
         return self.lifecycle.activity or update
 

@@ -59,7 +59,10 @@ def _removed(model: ModelStatus, _: RecordedEvent, __: Fact) -> None:
 def _work(
     activity: Activity,
     event: RecordedEvent,
-    fact: facts.PullStarted | facts.UpdateStarted | facts.LoadStarted,
+    fact: facts.PullStarted
+    | facts.UpdateStarted
+    | facts.LoadStarted
+    | facts.ReloadStarted,
     *,
     insecure: bool = False,
 ) -> Work:
@@ -83,6 +86,12 @@ def _load_started(
     model: ModelStatus, event: RecordedEvent, fact: facts.LoadStarted
 ) -> None:
     model.work = _work(Activity.LOAD, event, fact)
+
+
+def _reload_started(
+    model: ModelStatus, event: RecordedEvent, fact: facts.ReloadStarted
+) -> None:
+    model.work = _work(Activity.RELOAD, event, fact)
 
 
 def _update_started(
@@ -126,7 +135,7 @@ def _update_ended(model: ModelStatus, _: RecordedEvent, __: Fact) -> None:
 def _failed(
     model: ModelStatus,
     event: RecordedEvent,
-    fact: facts.PullFailed | facts.UpdateFailed | facts.LoadFailed,
+    fact: facts.PullFailed | facts.UpdateFailed | facts.LoadFailed | facts.ReloadFailed,
 ) -> None:
     if isinstance(fact, facts.UpdateFailed):
         model.update = None
@@ -142,6 +151,24 @@ def _loaded(model: ModelStatus, event: RecordedEvent, fact: facts.ModelLoaded) -
         _learn_keep_alive(model, event.occurred_at, CONFIRMED_WITHIN_S)
 
 
+def _reloaded(
+    model: ModelStatus, event: RecordedEvent, fact: facts.ReloadCompleted
+) -> None:
+    model.runner = fact.runner
+    model.keep_alive = model.work = model.last_failure = None
+    if fact.runner.expires_at is not None:
+        _learn_keep_alive(model, event.occurred_at, CONFIRMED_WITHIN_S)
+
+
+def _not_reloaded(
+    model: ModelStatus, event: RecordedEvent, fact: facts.ReloadUnchanged
+) -> None:
+    model.work = model.last_failure = None
+    if model.runner is not None and fact.expires_at is not None:
+        model.runner = msgspec.structs.replace(model.runner, expires_at=fact.expires_at)
+        _learn_keep_alive(model, event.occurred_at, CONFIRMED_WITHIN_S)
+
+
 def _runner_changed(
     model: ModelStatus, _: RecordedEvent, fact: facts.RunnerChanged
 ) -> None:
@@ -151,6 +178,9 @@ def _runner_changed(
 def _renewed(
     model: ModelStatus, event: RecordedEvent, fact: facts.KeepAliveRenewed
 ) -> None:
+    failure = model.last_failure
+    if failure is not None and failure.event == facts.ReloadFailed.__name__:
+        model.last_failure = None  # a load has succeeded since
     if model.runner is not None:
         model.runner = msgspec.structs.replace(model.runner, expires_at=fact.expires_at)
         _learn_keep_alive(model, event.occurred_at, CONFIRMED_WITHIN_S)
@@ -171,7 +201,7 @@ def _learn_keep_alive(model: ModelStatus, at: datetime, within_s: float) -> None
 
 
 def _unloaded(model: ModelStatus, _: RecordedEvent, fact: facts.ModelUnloaded) -> None:
-    model.runner = model.keep_alive = None
+    model.runner = model.keep_alive = model.work = None
     if (why := model.why) is not None:
         model.why = Why(
             why.event,
@@ -224,6 +254,7 @@ EFFECTS: dict[str, Callable[[ModelStatus, RecordedEvent, Any], None]] = {
         (_removed, (facts.ModelVanished, facts.ModelDeleted)),
         (_pull_started, (facts.PullStarted,)),
         (_load_started, (facts.LoadStarted,)),
+        (_reload_started, (facts.ReloadStarted,)),
         (_update_started, (facts.UpdateStarted,)),
         (_progressed, (facts.PullProgressed, facts.UpdateProgressed)),
         (_cancel_requested, (facts.CancelRequested,)),
@@ -234,6 +265,8 @@ EFFECTS: dict[str, Callable[[ModelStatus, RecordedEvent, Any], None]] = {
                 facts.PullInterrupted,
                 facts.LoadCancelled,
                 facts.LoadInterrupted,
+                facts.ReloadCancelled,
+                facts.ReloadInterrupted,
             ),
         ),
         (
@@ -244,8 +277,18 @@ EFFECTS: dict[str, Callable[[ModelStatus, RecordedEvent, Any], None]] = {
                 facts.UpdateUnchanged,
             ),
         ),
-        (_failed, (facts.PullFailed, facts.UpdateFailed, facts.LoadFailed)),
+        (
+            _failed,
+            (
+                facts.PullFailed,
+                facts.UpdateFailed,
+                facts.LoadFailed,
+                facts.ReloadFailed,
+            ),
+        ),
         (_loaded, (facts.ModelLoaded,)),
+        (_reloaded, (facts.ReloadCompleted,)),
+        (_not_reloaded, (facts.ReloadUnchanged,)),
         (_runner_changed, (facts.RunnerChanged,)),
         (_renewed, (facts.KeepAliveRenewed,)),
         (_unloaded, (facts.ModelUnloaded,)),

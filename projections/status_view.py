@@ -20,7 +20,13 @@ from herdbook.events.findings import (
     unreadable_data,
     wrong_stream,
 )
-from herdbook.events.lifecycle import EVENTS, TRANSITIONS, fold
+from herdbook.events.lifecycle import (
+    EVENTS,
+    TRANSITIONS,
+    ModelState,
+    changes_state,
+    fold,
+)
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.streams import model_of, node_of
 from herdbook.projections.by_node import StreamsByNode
@@ -34,6 +40,7 @@ MOST_FINDINGS = 100
 """Maximum number of findings in the view; ``verify`` reports all of them."""
 
 _DETECTED: Final = facts.CapabilitiesDetected.__name__
+_LOADING: Final = ModelState.LOADING
 
 
 class _Dump(msgspec.Struct):
@@ -98,7 +105,10 @@ class StatusView:
         model.version = event.version
         if after is not before:
             model.lifecycle = after
-            if after[0] is not before[0] or after[1] is not before[1]:
+            # As ``changes_state``, without a call.
+            if after[0] is not before[0] or (
+                after[1] is not before[1] and after[0] is _LOADING
+            ):
                 model.since = event.occurred_at
                 model.why = Why(type_, event.cause, event.actor, position)
         effect = EFFECTS.get(type_)
@@ -146,7 +156,7 @@ class StatusView:
         after = fold(before, event.type) if legal is None else legal
         if after is not before:
             model.lifecycle = after
-            if after[0] is not before[0] or after[1] is not before[1]:
+            if changes_state(before, after):
                 model.since = event.occurred_at
                 model.why = Why(event.type, event.cause, event.actor, event.position)
         if is_legal or after != before:

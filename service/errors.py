@@ -76,14 +76,17 @@ class ModelKeptError(CallerError):
 
 
 class UnknownOperationError(CallerError):
-    """No operation of the last 24 hours has the id."""
+    """No operation of the last 24 hours has the id, as far as the log shows.
+
+    A load that waits for its turn in another service is not in the log yet.
+    """
 
     code = "unknown_operation"
 
     def __init__(self, operation: str) -> None:
         super().__init__(
             f"operation {operation[:80]!r}",
-            "does not exist, or ended more than 24 hours ago",
+            "does not exist, ended more than 24 hours ago, or waits in another service",
             "Older ones are in the log: GET /v1/events?correlation_id=…",
         )
 

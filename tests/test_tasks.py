@@ -19,6 +19,7 @@ OWNED = {
     "core/concurrency/supervisor.py running": "its block; it restarts failures",
     "core/ollama/client.py poll": "a task group",
     "core/operations/context.py cancellable_elsewhere": "its block cancels it",
+    "core/operations/loads.py _recorded_if_slow": "its block cancels it",
     "core/operations/operations.py start": "a callback; whoever follows the operation",
     "core/reconcile/reconciler.py _detect": "a task group",
     "core/transfer/private_directory.py private_directory": "awaited at once",

@@ -304,5 +304,5 @@ def _unknown_partials(reason: str) -> Diagnosis:
 
 def _pulling(statuses: Iterable[ModelStatus]) -> Iterator[str]:
     for status in statuses:
-        if status.activity in (Activity.PULL, Activity.UPDATE):
+        if status.activity is Activity.PULL or status.updating:
             yield status.name

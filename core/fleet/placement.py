@@ -18,7 +18,7 @@ from herdbook.core.history.read_model import ReadModel
 from herdbook.core.models.registry import ModelRegistry
 from herdbook.core.models.sizes import parse_size
 from herdbook.events.facts import NodeSettings
-from herdbook.events.lifecycle import ModelState
+from herdbook.events.lifecycle import Activity, ModelState
 from herdbook.projections.recommendation import Candidate
 from herdbook.projections.roles import ModelRole
 from herdbook.projections.sentences import counted
@@ -320,7 +320,9 @@ def _usable(status: ModelStatus) -> bool:
 
 def _readiness(view: NodeView, status: ModelStatus) -> Readiness:
     if status.state is ModelState.LOADED or status.name in view.answered:
-        busy = view.requests.get(status.name, 0) > 0
+        # A request waits until a reload is over.
+        reloads = status.activity is Activity.RELOAD
+        busy = reloads or view.requests.get(status.name, 0) > 0
         return Readiness.BUSY if busy else Readiness.IDLE
     return Readiness.ON_DISK if status.present else Readiness.ABSENT
 

@@ -25,10 +25,18 @@ from herdbook.events.facts import (
     ModelVanished,
     PullCompleted,
     PullProgressed,
+    ReloadCompleted,
+    ReloadStarted,
     RunnerChanged,
     UpdateProgressed,
 )
-from herdbook.events.lifecycle import INITIAL, ModelState, fold
+from herdbook.events.lifecycle import (
+    INITIAL,
+    Activity,
+    ModelState,
+    changes_state,
+    fold,
+)
 from herdbook.events.recorded import Cause, RecordedEvent
 from herdbook.events.store import EventStore
 from herdbook.events.streams import model_stream, node_stream
@@ -144,15 +152,22 @@ def _own(events: Sequence[RecordedEvent]) -> dict[int, _Linked]:
 
 
 def _states(events: Iterable[RecordedEvent]) -> Iterator[_Linked]:
-    """Yield the event that led to the state, and the load that it ended, if any."""
-    turns, lifecycle = [], INITIAL
+    """Yield the event that led to the state, and the load that it ended, if any.
+
+    Of a model that is being reloaded, also the start of the reload.
+    """
+    turns, lifecycle, reload = [], INITIAL, None
     for event in events:
+        if isinstance(event.data, ReloadStarted):
+            reload = event
         after = fold(lifecycle, event.type)
-        if after[:2] != lifecycle[:2]:
+        if changes_state(lifecycle, after):
             turns.append((event, after))
         lifecycle = after
     if turns:
         yield _Linked(turns[-1][0], Link.STATE)
+    if lifecycle.activity is Activity.RELOAD and reload is not None:
+        yield _Linked(reload, Link.OPERATION)
     if len(turns) > 1 and turns[-2][1].state is ModelState.LOADED:
         yield _Linked(turns[-2][0], Link.MEMORY)
 
@@ -175,7 +190,7 @@ def _runner(events: Iterable[RecordedEvent]) -> Iterator[_Linked]:
     """Yield the newest change of its current runner."""
     changed = None
     for event in events:
-        if isinstance(event.data, RunnerChanged):
+        if isinstance(event.data, ReloadCompleted | RunnerChanged):
             changed = event
         elif isinstance(event.data, (ModelLoaded, ModelUnloaded, *_DEPARTURES)):
             changed = None
@@ -245,7 +260,7 @@ def _loaded_instead(status: ModelStatus, event: RecordedEvent) -> Iterator[str]:
     fact = event.data
     if isinstance(fact, ModelUnloaded) and fact.evicted_by:
         yield fact.evicted_by
-    if isinstance(fact, ModelLoaded | RunnerChanged):
+    if isinstance(fact, ModelLoaded | ReloadCompleted | RunnerChanged):
         name = fact.runner.name
         if name != status.name:
             yield name

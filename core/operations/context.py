@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +20,7 @@ from herdbook.events.facts import Fact
 from herdbook.events.lifecycle import Activity
 from herdbook.events.recorded import Cause
 from herdbook.events.shared.cancellation import end, finish
-from herdbook.projections.status import Work
+from herdbook.projections.status import ModelStatus, Work
 
 if TYPE_CHECKING:
     from herdbook.core.ollama.client import OllamaClient
@@ -59,7 +59,9 @@ class OperationContext(NamedTuple):
 
     def _recorded(self, work: Operation) -> Work | None:
         """Return an operation of this instance as the log has it, while it runs."""
-        status = self.repository.status(work.name)
+        return self._own_work(work, self.repository.status(work.name))
+
+    def _own_work(self, work: Operation, status: ModelStatus | None) -> Work | None:
         if status is None:
             return None
         update = work.activity is Activity.UPDATE
@@ -68,21 +70,25 @@ class OperationContext(NamedTuple):
         return recorded if own else None
 
     async def record_if_running(
-        self, work: Operation, fact: Fact, *, by: str | None = None
+        self,
+        work: Operation,
+        fact_for: Callable[[Work], Fact],
+        *,
+        by: str | None = None,
     ) -> None:
         """Record a fact about an operation, unless the log has it as ended.
 
         Args:
             work: The operation.
-            fact: What to record.
+            fact_for: Returns what to record, for the operation as the log has it.
             by: The actor; by default the current one.
         """
-        await self.repository.decide(
-            work.name,
-            lambda _: (fact,) if self.is_running_here(work) else (),
-            cause=Cause.COMMAND,
-            actor=by,
-        )
+
+        def decide(status: ModelStatus | None) -> Sequence[Fact]:
+            recorded = self._own_work(work, status)
+            return () if recorded is None else (fact_for(recorded),)
+
+        await self.repository.decide(work.name, decide, cause=Cause.COMMAND, actor=by)
 
     @asynccontextmanager
     async def cancellable_elsewhere(self, work: Operation) -> AsyncIterator[None]:
@@ -108,11 +114,7 @@ class OperationContext(NamedTuple):
             while True:
                 await self.repository.catch_up()
                 recorded = self._recorded(work)
-                if (
-                    recorded is not None
-                    and recorded.activity is work.activity
-                    and recorded.cancelled_by is not None
-                ):
+                if recorded is not None and recorded.cancelled_by is not None:
                     work.cancel(by=recorded.cancelled_by)
                     return
                 await self.clock.sleep(self.settings.log_poll_every_s)
@@ -124,14 +126,15 @@ class OperationContext(NamedTuple):
         self,
         work: Operation,
         *,
-        stopped: Callable[[], Fact],
-        failed: Callable[[Exception], Fact],
+        stopped: Callable[[Work], Fact],
+        failed: Callable[[Work, Exception], Fact],
     ) -> AsyncIterator[None]:
         """Run the block as an operation; record its end if it does not succeed.
 
         Args:
             work: The operation.
-            stopped: Returns the fact to record when it is cancelled or interrupted.
+            stopped: Returns the fact to record when it is cancelled or interrupted,
+                for the operation as the log has it.
             failed: Returns the fact to record for an exception. Every exception counts,
                 because a model must not stay busy without a running operation.
         """
@@ -139,8 +142,11 @@ class OperationContext(NamedTuple):
             try:
                 yield
             except asyncio.CancelledError:
-                await finish(self.record_if_running(work, stopped(), by=work.ended_by))
+                await finish(self.record_if_running(work, stopped, by=work.ended_by))
                 raise
             except Exception as error:
-                await finish(self.record_if_running(work, failed(error)))
+                failure = error  # ``error`` ends with its block
+                await finish(
+                    self.record_if_running(work, lambda now: failed(now, failure))
+                )
                 raise

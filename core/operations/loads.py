@@ -11,18 +11,10 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
-from typing import Final
-
-import msgspec
 
 from herdbook.core.actor import operation
 from herdbook.core.errors import (
-    BusyServerError,
-    CapabilityMissingError,
     HerdbookError,
-    LoadFailedError,
-    LoadFailure,
-    ModelDamagedError,
     ModelNotFoundError,
     NodeTimeoutError,
     NodeUnreachableError,
@@ -30,15 +22,14 @@ from herdbook.core.errors import (
     message_of,
 )
 from herdbook.core.logging import Logger
-from herdbook.core.ollama.entries import Listing
-from herdbook.core.ollama.wire import RunnerEntry
 from herdbook.core.operations.context import OperationContext
 from herdbook.core.operations.operations import Ending, Operation
 from herdbook.core.operations.other_instances import busy_with
-from herdbook.core.reconcile.drift import runner_for, same_runner
-from herdbook.core.reconcile.unreadable_entries import may_hide_runner
+from herdbook.core.operations.runners import LoadRequest, Runners
+from herdbook.core.reconcile.drift import same_runner
 from herdbook.events.facts import (
     Fact,
+    FactSource,
     KeepAliveRenewed,
     LoadCancelled,
     LoadFailed,
@@ -47,22 +38,22 @@ from herdbook.events.facts import (
     ModelDeleted,
     ModelLoaded,
     ModelUnloaded,
+    ReloadCancelled,
+    ReloadCompleted,
+    ReloadFailed,
+    ReloadInterrupted,
+    ReloadStarted,
+    ReloadUnchanged,
     Runner,
     RunnerChanged,
-    Setting,
     UnloadReason,
 )
 from herdbook.events.lifecycle import Activity, ModelState
 from herdbook.events.recorded import Cause
-from herdbook.events.shared.cancellation import finish
-from herdbook.projections.status import ModelStatus
+from herdbook.events.shared.cancellation import end, finish
+from herdbook.projections.status import ModelStatus, Work
 
 _log = Logger("herdbook.loads")
-
-
-SETTLING_READS: Final = 5
-SETTLING_S: Final = 0.01
-"""Reads of the expiry of a loaded runner until it is settled, and the wait between."""
 
 
 class UnloadResult(StrEnum):
@@ -74,20 +65,6 @@ class UnloadResult(StrEnum):
     UNLOADED = "unloaded"
     DEFERRED = "deferred"
     NOT_LOADED = "not_loaded"
-
-
-class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Parameters of a load.
-
-    Attributes:
-        options: Options for the server, such as ``num_ctx``.
-        keep_alive: How long the model stays loaded; None uses the server's default.
-        cause: Cause of the recorded events.
-    """
-
-    options: Mapping[str, Setting] = {}
-    keep_alive: str | int | float | None = None
-    cause: Cause = Cause.COMMAND
 
 
 class Loader:
@@ -102,6 +79,7 @@ class Loader:
         self._instance = context.instance
         self._clock = context.clock
         self._settings = context.settings
+        self._runners = Runners(context)
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @asynccontextmanager
@@ -127,57 +105,127 @@ class Loader:
 
         Raises:
             HerdbookError: The model cannot be loaded, or another instance uses it.
-                Failures of the server are recorded as ``LoadFailed``.
+                Failures of the server are recorded as ``LoadFailed`` or
+                ``ReloadFailed``.
         """
+        work.waiting = True
         async with (
             self._context.recording_end(
-                work, stopped=lambda: self._stopped(work), failed=self._failed
+                work,
+                stopped=lambda recorded: self._stopped(work, recorded),
+                failed=self._failed,
             ),
             self._turn(work.name),
         ):
-            reloads = await self._record_start(work.name, request)
-            try:
-                async with self._context.cancellable_elsewhere(work):
-                    await self._load(work.name, request, reloads=reloads)
-            except Exception as error:
-                fact = self._failed(error)
-                if reloads and isinstance(fact, LoadFailed):
-                    await self._record_lost_runner(work.name, request, fact)
-                raise
+            work.waiting = False
+            is_loaded = await self._record_start(work, request)
+            async with self._context.cancellable_elsewhere(work):
+                if is_loaded:
+                    await self._reload(work, request)
+                else:
+                    await self._load(work, request)
 
-    def _failed(self, error: Exception) -> LoadFailed | LoadInterrupted:
+    def _failed(self, recorded: Work, error: Exception) -> Fact:
         """Return the fact for an error. A lost node is not a failure of the model."""
-        if isinstance(error, NodeUnreachableError | NodeTimeoutError):
-            return LoadInterrupted(instance=self._instance)
-        return LoadFailed(kind=kind_of(error), message=message_of(error))
+        if _is_node_lost(error):
+            return self._interrupted(recorded)
+        reload = recorded.activity is Activity.RELOAD
+        failed = ReloadFailed if reload else LoadFailed
+        return failed(kind=kind_of(error), message=message_of(error))
 
-    async def _record_start(self, name: str, request: LoadRequest) -> bool:
-        """Record the start of a load, unless the model is loaded.
+    async def _record_start(self, work: Operation, request: LoadRequest) -> bool:
+        """Record the start of a load, or of a reload if the options show it.
 
         Returns:
-            Whether it is loaded, so that other options will reload it.
+            Whether the model is loaded.
 
         Raises:
             ModelNotFoundError: The server no longer has the model.
             BusyError: Another instance uses it.
         """
+        name = work.name
 
         def decide(status: ModelStatus | None) -> Sequence[Fact]:
             if status is None or not status.present:
                 raise ModelNotFoundError(name, where=f"node {self._repository.node}")
             if status.work is not None:
                 raise busy_with(name, status.work)
-            loaded = status.state is ModelState.LOADED
-            return () if loaded else (self._load_started(request),)
+            if status.state is not ModelState.LOADED:
+                return (self._load_started(request),)
+            needed = _needs_other_context(status, request)
+            return (self._reload_started(request),) if needed else ()
 
-        started = await self._repository.decide(name, decide, cause=request.cause)
-        return not started
+        recorded = await self._repository.decide(name, decide, cause=request.cause)
+        if recorded and isinstance(recorded[0].data, LoadStarted):
+            return False
+        if recorded:
+            work.activity = Activity.RELOAD
+        return True
 
-    async def _load(self, name: str, request: LoadRequest, *, reloads: bool) -> None:
+    async def _load(self, work: Operation, request: LoadRequest) -> None:
         started = self._clock.monotonic()
-        # Other options replace its runner, which other models may share.
-        async with self._changes.changing(*(self._sharing(name) if reloads else ())):
-            await self._confirm_load(name, request, started)
+        runner = await self._runners.load(work.name, request)
+        duration_s = self._clock.monotonic() - started
+        runner = await self._runners.settled(work.name, runner)
+        await finish(self._record_loaded(work, runner, duration_s, request))
+
+    async def _reload(self, work: Operation, request: LoadRequest) -> None:
+        """Load a loaded model: its runner is replaced if the options require it."""
+        started = self._clock.monotonic()
+        # Models of the same weights share the runner.
+        async with self._changes.changing(*self._sharing(work.name)):
+            try:
+                async with self._recorded_if_slow(work, request):
+                    runner = await self._runners.load(work.name, request)
+                duration_s = self._clock.monotonic() - started
+                runner = await self._runners.settled(work.name, runner)
+            except Exception as error:
+                if not _is_node_lost(error):
+                    await self._record_failed_reload(work, request, error)
+                raise
+            await finish(self._record_loaded(work, runner, duration_s, request))
+
+    @asynccontextmanager
+    async def _recorded_if_slow(
+        self, work: Operation, request: LoadRequest
+    ) -> AsyncIterator[None]:
+        """Record the start of a reload if the block takes longer than usual.
+
+        A load that changes nothing is frequent and takes milliseconds.
+        """
+        if work.activity is Activity.RELOAD:
+            yield
+            return
+        recording = asyncio.create_task(
+            self._record_slow_reload(work, request),
+            name=f"herdbook slow reload {work.name}",
+        )
+        try:
+            yield
+        finally:
+            await end(recording)
+
+    async def _record_slow_reload(self, work: Operation, request: LoadRequest) -> None:
+        await self._clock.sleep(self._settings.reload_recorded_after_s)
+        await finish(self._record_reload_started(work, request))
+
+    async def _record_reload_started(
+        self, work: Operation, request: LoadRequest
+    ) -> None:
+        def decide(status: ModelStatus | None) -> Sequence[Fact]:
+            free = status is not None and status.work is None
+            loaded = status is not None and status.state is ModelState.LOADED
+            return (self._reload_started(request),) if free and loaded else ()
+
+        try:
+            recorded = await self._repository.decide(
+                work.name, decide, cause=request.cause
+            )
+        except HerdbookError as error:  # the reload itself continues
+            _log.warning("reload_not_recorded", model=work.name, reason=str(error))
+            return
+        if recorded:
+            work.activity = Activity.RELOAD
 
     def _load_started(self, request: LoadRequest) -> LoadStarted:
         return LoadStarted(
@@ -186,163 +234,80 @@ class Loader:
             keep_alive=request.keep_alive,
         )
 
-    async def _confirm_load(
-        self, name: str, request: LoadRequest, started: float
-    ) -> None:
-        await self._request_load(name, request)
-        runner = await self._wait_for_runner(name)
-        if runner is None:
-            # Another load may have evicted it before it was seen. That does not mean
-            # that this model cannot be loaded, so try once more.
-            _log.info("load_repeated", model=name)
-            await self._request_load(name, request)
-            runner = await self._wait_for_runner(name)
-        if runner is None:
-            raise LoadFailedError(
-                name,
-                failure=LoadFailure.OTHER,
-                raw="the server reported success, but lists no runner for it",
-            )
-        duration_s = self._clock.monotonic() - started
-        runner = await self._settled(name, runner)
-        await finish(self._record_loaded(name, runner, duration_s, request))
-
-    async def _settled(self, name: str, runner: Runner) -> Runner:
-        """Return the runner once its expiry is that of the load.
-
-        The server sets it shortly after its answer. An older one would make a refresh
-        take this load for a use by another program.
-        """
-        status = self._status(name)
-        before = status.runner.expires_at if status.runner else None
-        for _ in range(SETTLING_READS):
-            again = await self._runner(name)
-            if again is None:
-                break
-            settled = again.expires_at == runner.expires_at != before
-            runner = again
-            if settled:
-                break
-            await self._clock.sleep(SETTLING_S)
-        return runner
-
-    async def _request_load(self, name: str, request: LoadRequest) -> None:
-        """Request the load; retry with backoff while the server's queue is full."""
-        wait_s = self._settings.busy_wait_s
-        for _ in range(self._settings.busy_retries):
-            try:
-                return await self._request_once(name, request)
-            except BusyServerError:
-                _log.info("server_busy", model=name, wait_s=wait_s)
-            await self._clock.sleep(wait_s)
-            wait_s *= 2
-        return await self._request_once(name, request)
-
-    async def _request_once(self, name: str, request: LoadRequest) -> None:
-        """Request the load once; retry as an embedding model if the server says so."""
-        embedding = self._status(name).can("embedding")
-        for kind in (embedding, True):
-            try:
-                async with self._clock.timeout(self._settings.silence_timeout_s):
-                    return await self._client.load(
-                        name,
-                        options=request.options,
-                        keep_alive=request.keep_alive,
-                        embedding=kind,
-                    )
-            except TimeoutError:
-                seconds = self._settings.silence_timeout_s
-                raise LoadFailedError(
-                    name,
-                    failure=LoadFailure.OTHER,
-                    raw=f"the server did not answer within {seconds:g} s",
-                ) from None
-            except CapabilityMissingError:
-                if kind:
-                    raise
-            except ModelNotFoundError as error:
-                # The server also says so if only the model's weights are missing.
-                if await self._is_listed(name):
-                    raise ModelDamagedError(name, raw=error.raw) from error
-                raise
-        return None
-
-    async def _is_listed(self, name: str) -> bool:
-        listed = await self._client.tags()
-        return any(entry.name == name for entry in listed.entries)
-
-    async def _wait_for_runner(self, name: str) -> Runner | None:
-        """Return the runner of a loaded model; None if it does not appear in time."""
-        deadline = self._clock.monotonic() + self._settings.load_timeout_s
-        while True:
-            runner = await self._runner(name)
-            if runner is not None or self._clock.monotonic() >= deadline:
-                return runner
-            await self._clock.sleep(self._settings.poll_every_s)
-
-    async def _runner(self, name: str) -> Runner | None:
-        return self._runner_in(name, await self._client.ps())
-
-    def _runner_in(self, name: str, there: Listing[RunnerEntry]) -> Runner | None:
-        status, weights_of = (
-            self._status(name),
-            self._repository.views.status.weights_of,
-        )
-        runners = [entry.runner for entry in there.entries]
-        return runner_for(status, status.weights, runners, weights_of)
-
-    async def _is_gone(self, name: str) -> bool:
-        """Return whether a model has no runner, not even an unreadable one."""
-        there = await self._client.ps()
-        weights_of = self._repository.views.status.weights_of
-        return self._runner_in(name, there) is None and not may_hide_runner(
-            there.unreadable, self._status(name), weights_of
+    def _reload_started(self, request: LoadRequest) -> ReloadStarted:
+        return ReloadStarted(
+            instance=self._instance,
+            options=dict(request.options),
+            keep_alive=request.keep_alive,
         )
 
     async def _record_loaded(
-        self, name: str, runner: Runner, duration_s: float, request: LoadRequest
+        self, work: Operation, runner: Runner, duration_s: float, request: LoadRequest
     ) -> None:
+        took_s = round(duration_s, 3)
+
         def decide(status: ModelStatus | None) -> Sequence[Fact]:
             if status is None or not status.present:
                 return ()  # deleted meanwhile, which is recorded
             if status.state is not ModelState.LOADED:
-                return (ModelLoaded(runner=runner, duration_s=round(duration_s, 3)),)
-            if status.runner is None or not same_runner(status.runner, runner):
-                return (RunnerChanged(runner=runner),)
+                return (ModelLoaded(runner=runner, duration_s=took_s),)
+            before = status.runner
+            changed = before is None or not same_runner(before, runner)
             expires_at = runner.expires_at
-            if expires_at is None or expires_at == status.runner.expires_at:
+            reloaded = ReloadCompleted(runner=runner, duration_s=took_s)
+            if self._context.is_running_here(work):
+                unchanged = ReloadUnchanged(expires_at=expires_at, duration_s=took_s)
+                return (reloaded,) if changed else (unchanged,)
+            if before is None:  # used, but not seen since
+                return (RunnerChanged(runner=runner),)
+            if changed:
+                return self._reload_started(request), reloaded
+            if expires_at is None or expires_at == before.expires_at:
                 return ()
             renewed = KeepAliveRenewed(
                 expires_at=expires_at, keep_alive=request.keep_alive
             )
             return (renewed,)
 
-        await self._repository.decide(name, decide, cause=request.cause)
+        await self._repository.decide(work.name, decide, cause=request.cause)
 
-    def _stopped(self, work: Operation) -> Fact:
+    def _stopped(self, work: Operation, recorded: Work) -> Fact:
         if work.ending is Ending.INTERRUPTED:
-            return LoadInterrupted(instance=self._instance)
-        return LoadCancelled()
+            return self._interrupted(recorded)
+        reload = recorded.activity is Activity.RELOAD
+        return ReloadCancelled() if reload else LoadCancelled()
 
-    async def _record_lost_runner(
-        self, name: str, request: LoadRequest, failed: LoadFailed
+    def _interrupted(self, recorded: Work) -> Fact:
+        reload = recorded.activity is Activity.RELOAD
+        interrupted = ReloadInterrupted if reload else LoadInterrupted
+        return interrupted(instance=self._instance)
+
+    async def _record_failed_reload(
+        self, work: Operation, request: LoadRequest, error: Exception
     ) -> None:
-        """Record that a failed reload has unloaded the previous runner, if it has."""
+        """Record a failed reload, and whether the previous runner was lost."""
+        name, kind, message = work.name, kind_of(error), message_of(error)
         try:
-            still_loaded = not await self._is_gone(name)
-        except (
-            HerdbookError
-        ) as error:  # the load failure matters more; a refresh follows
-            _log.warning("runner_not_seen", model=name, reason=str(error))
-            return
+            lost = await self._runners.is_gone(name)
+        except HerdbookError as unseen:  # a refresh follows
+            _log.warning("runner_not_seen", model=name, reason=str(unseen))
+            lost = False
 
         def decide(status: ModelStatus | None) -> Sequence[Fact]:
-            if still_loaded or status is None or status.state is not ModelState.LOADED:
+            if status is None or status.state is not ModelState.LOADED:
                 return ()
-            unloaded = ModelUnloaded(
-                reason=UnloadReason.REQUESTED if status.runner else UnloadReason.UNKNOWN
-            )
-            return unloaded, self._load_started(request), failed
+            if lost:
+                seen = status.runner is not None
+                reason = UnloadReason.REQUESTED if seen else UnloadReason.UNKNOWN
+                return (
+                    ModelUnloaded(reason=reason),
+                    self._load_started(request),
+                    LoadFailed(kind=kind, message=message),
+                )
+            failed = ReloadFailed(kind=kind, message=message)
+            if self._context.is_running_here(work):
+                return (failed,)
+            return self._reload_started(request), failed
 
         await finish(self._repository.decide(name, decide, cause=request.cause))
 
@@ -360,11 +325,11 @@ class Loader:
         with operation(model=name):
             async with self._changes.changing(*sharing):
                 versions = {other: self._repository.version(other) for other in sharing}
-                runner = await self._runner(name)
+                runner = await self._runners.of(name)
                 if runner is None:
                     return UnloadResult.NOT_LOADED
                 await self._client.unload(name)
-                if not await self._wait_until_gone(name):
+                if not await self._runners.wait_until_gone(name):
                     self._reconciler.note_unload_requests(runner.digest)
                     return UnloadResult.DEFERRED
                 await finish(self._record_unloaded(name, versions))
@@ -379,14 +344,6 @@ class Loader:
             if status.name == name or status.shares_weights_with(own)
         ]
 
-    async def _wait_until_gone(self, name: str) -> bool:
-        deadline = self._clock.monotonic() + self._settings.unload_timeout_s
-        while not await self._is_gone(name):
-            if self._clock.monotonic() >= deadline:
-                return False
-            await self._clock.sleep(self._settings.poll_every_s)
-        return True
-
     async def _record_unloaded(self, name: str, versions: Mapping[str, int]) -> None:
         """Record the unload for each model that used the runner.
 
@@ -397,7 +354,9 @@ class Loader:
         """
         await self._repository.catch_up()
         for other, version in versions.items():
-            if self._repository.version(other) != version and await self._runner(other):
+            if self._repository.version(other) != version and await self._runners.of(
+                other
+            ):
                 continue
             await self._reconciler.uses.record_ended(other)
 
@@ -451,3 +410,21 @@ class Loader:
         if status is None:
             raise ModelNotFoundError(name, where="the log")
         return status
+
+
+def _is_node_lost(error: Exception) -> bool:
+    return isinstance(error, NodeUnreachableError | NodeTimeoutError)
+
+
+def _needs_other_context(status: ModelStatus, request: LoadRequest) -> bool:
+    """Return whether a load needs another context than the runner of the model has.
+
+    The server reduces a context that is larger than the trained one.
+    """
+    tokens = request.options.get("num_ctx", status.context_default)
+    current = status.context_in_effect
+    if not isinstance(tokens, int) or not current:
+        return False
+    trained = status.context_trained
+    known = trained and status.context_source is not FactSource.DEFAULT
+    return (min(tokens, trained) if known and trained else tokens) != current

@@ -18,7 +18,7 @@ import msgspec
 
 from herdbook.core.errors import OperationEndedError
 from herdbook.core.operations.pull_progress import PullProgress
-from herdbook.events.lifecycle import Activity
+from herdbook.events.lifecycle import LOADS, Activity
 
 RESUME: Final = "The server keeps the downloaded part. Pull again to resume"
 """The remedy of a pull or an update that ended early."""
@@ -37,12 +37,12 @@ class RunningOperation(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: The model.
         node: Name of its node.
-        activity: Pull, update or load.
+        activity: Pull, update, load or reload.
         actor: Who requested it.
         since: When it was requested, UTC.
         progress: Newest progress of a pull or an update; None before the first.
-        waiting: Whether it waits because too many pulls are running here. The log has
-            it as started.
+        waiting: Whether a pull waits because too many pulls are running here, or a load
+            for another command on its model. The log has such a pull as started.
     """
 
     name: str
@@ -59,10 +59,12 @@ class Operation:
 
     Attributes:
         name: The model.
-        activity: Pull, update or load.
+        activity: Pull, update, load or reload. A load of a loaded model becomes a
+            reload when it is recorded as one.
         actor: Who requested it.
         since: When it was requested, UTC.
-        waiting: Whether it waits because too many pulls are running.
+        waiting: Whether it waits because too many pulls are running, or for another
+            command on the model.
         progress: The newest progress; None before the first.
         ending: Why it ends early; None otherwise.
         ended_by: The actor who cancelled it; None if no actor did, as when the last
@@ -179,7 +181,7 @@ class Operation:
             raise OperationEndedError(
                 f"the {self.activity} of {self.name}",
                 f"was {self.ending or Ending.CANCELLED}",
-                RESUME if self.activity is not Activity.LOAD else "",
+                "" if self.activity in LOADS else RESUME,
             )
         failure = self._task.exception()
         if failure is not None:

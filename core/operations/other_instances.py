@@ -23,21 +23,30 @@ from herdbook.events.facts import (
     PullCompleted,
     PullFailed,
     PullInterrupted,
+    ReloadCancelled,
+    ReloadCompleted,
+    ReloadFailed,
+    ReloadInterrupted,
+    ReloadUnchanged,
     UpdateCancelled,
     UpdateFailed,
     UpdateInterrupted,
     UpdateUnchanged,
 )
 from herdbook.events.instances import Instances
-from herdbook.events.lifecycle import Activity
+from herdbook.events.lifecycle import LOADS, Activity
 from herdbook.events.recorded import Cause
 from herdbook.projections.status import Failure, Work
 
 CANCEL_WITHIN_S: Final = 10.0
 """Time that the instance with an operation has to cancel it, seconds."""
 
-_CANCELLATIONS: Final = frozenset({PullCancelled, UpdateCancelled, LoadCancelled})
-_INTERRUPTIONS: Final = frozenset({PullInterrupted, UpdateInterrupted, LoadInterrupted})
+_CANCELLATIONS: Final = frozenset(
+    {PullCancelled, UpdateCancelled, LoadCancelled, ReloadCancelled}
+)
+_INTERRUPTIONS: Final = frozenset(
+    {PullInterrupted, UpdateInterrupted, LoadInterrupted, ReloadInterrupted}
+)
 _ENDS: Final[Mapping[Activity, frozenset[type[Fact]]]] = {
     Activity.PULL: frozenset(
         {PullCompleted, PullFailed, PullCancelled, PullInterrupted}
@@ -52,6 +61,16 @@ _ENDS: Final[Mapping[Activity, frozenset[type[Fact]]]] = {
         }
     ),
     Activity.LOAD: frozenset({ModelLoaded, LoadFailed, LoadCancelled, LoadInterrupted}),
+    Activity.RELOAD: frozenset(
+        {
+            ReloadCompleted,
+            ReloadUnchanged,
+            ReloadFailed,
+            ReloadCancelled,
+            ReloadInterrupted,
+            LoadFailed,  # the previous runner was lost
+        }
+    ),
 }
 
 
@@ -78,7 +97,7 @@ class OtherInstances:
         """Return the pull or update of a model that another live instance runs."""
         await self._repository.catch_up()
         for work in self._activities(name):
-            if work.activity is Activity.LOAD or work.instance == self._instances.own:
+            if work.activity in LOADS or work.instance == self._instances.own:
                 continue
             if await self._instances.alive(work.instance):
                 return work
@@ -152,7 +171,7 @@ class OtherInstances:
             raise OperationEndedError(
                 name,
                 f"{work.activity} was interrupted: the process that ran it has ended",
-                RESUME if work.activity is not Activity.LOAD else "",
+                "" if work.activity in LOADS else RESUME,
             )
         return end in _CANCELLATIONS
 

@@ -116,8 +116,8 @@ class Puller:
         progress = _Progress(PullTracker(), self._clock.monotonic())
         async with self._context.recording_end(
             work,
-            stopped=lambda: self._stopped(work, progress),
-            failed=lambda error: _failed(work, progress, error),
+            stopped=lambda _: self._stopped(work, progress),
+            failed=lambda _, error: _failed(work, progress, error),
         ):
             await self._pull(work, progress, insecure=insecure)
 
@@ -217,7 +217,7 @@ class Puller:
             total_bytes=progress.total_bytes,
             fetched_bytes=progress.fetched_bytes,
         )
-        await self._context.record_if_running(work, fact)
+        await self._context.record_if_running(work, lambda _: fact)
 
     async def _complete(self, work: Operation, progress: _Progress) -> None:
         """Find the model on the server and record the completed pull.

@@ -44,7 +44,7 @@ from herdbook.events.facts import (
     RunnerChanged,
     UnloadReason,
 )
-from herdbook.events.lifecycle import Activity, ModelState
+from herdbook.events.lifecycle import LOADS, ModelState
 from herdbook.events.recorded import Cause
 from herdbook.projections.status import ModelStatus
 
@@ -371,7 +371,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         loading = [
             status.name
             for status in self.statuses.values()
-            if status.activity is Activity.LOAD
+            if status.lifecycle.activity in LOADS
         ]
         return next(iter((*new, *grown, *loading)), None)
 

@@ -16,10 +16,11 @@ from herdbook.events.facts import (
     Fact,
     LoadInterrupted,
     PullInterrupted,
+    ReloadInterrupted,
     UpdateInterrupted,
 )
 from herdbook.events.instances import Instances
-from herdbook.events.lifecycle import Activity
+from herdbook.events.lifecycle import LOADS, Activity
 from herdbook.events.recorded import Cause
 from herdbook.projections.status import Work
 
@@ -78,8 +79,11 @@ async def interrupt_dead(
 
 
 def _interrupted(work: Work) -> Fact:
-    if work.activity is Activity.LOAD:
-        return LoadInterrupted(instance=work.instance)
+    if work.activity in LOADS:
+        reload = work.activity is Activity.RELOAD
+        return (ReloadInterrupted if reload else LoadInterrupted)(
+            instance=work.instance
+        )
     update = work.activity is Activity.UPDATE
     interrupted = UpdateInterrupted if update else PullInterrupted
     return interrupted(

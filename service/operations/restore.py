@@ -19,6 +19,7 @@ STARTS: Final = {
     facts.PullStarted: "pull",
     facts.UpdateStarted: "update",
     facts.LoadStarted: "load",
+    facts.ReloadStarted: "load",
     facts.ModelUnloaded: "unload",
 }
 """Events that start an operation, and the kind of the operation."""
@@ -42,6 +43,11 @@ _ENDS_OF: Final[Mapping[str, Mapping[type, str]]] = {
         facts.LoadFailed: "failed",
         facts.LoadCancelled: "cancelled",
         facts.LoadInterrupted: "interrupted",
+        facts.ReloadCompleted: "succeeded",
+        facts.ReloadUnchanged: "succeeded",
+        facts.ReloadFailed: "failed",
+        facts.ReloadCancelled: "cancelled",
+        facts.ReloadInterrupted: "interrupted",
     },
     "unload": {facts.ModelUnloaded: "succeeded"},
 }
@@ -118,6 +124,7 @@ def restored(
     if start is None or key is None:
         return None
     fact, kind = start.data, STARTS[type(start.data)]
+    load = fact if isinstance(fact, facts.LoadStarted | facts.ReloadStarted) else None
     own = [event for event in events if event.stream == start.stream]
     ends = _ENDS_OF[kind]
     end = next((event for event in own if type(event.data) in ends), None)
@@ -134,8 +141,8 @@ def restored(
         error=_error(end),
         insecure=isinstance(fact, facts.PullStarted | facts.UpdateStarted)
         and fact.insecure,
-        options=fact.options if isinstance(fact, facts.LoadStarted) else {},
-        keep_alive=fact.keep_alive if isinstance(fact, facts.LoadStarted) else None,
+        options=load.options if load else {},
+        keep_alive=load.keep_alive if load else None,
     )
 
 
@@ -156,7 +163,10 @@ def _progress(events: Sequence[RecordedEvent]) -> PullProgress | None:
 
 def _error(end: RecordedEvent | None) -> Problem | None:
     fact = end.data if end else None
-    if not isinstance(fact, facts.PullFailed | facts.UpdateFailed | facts.LoadFailed):
+    if not isinstance(
+        fact,
+        facts.PullFailed | facts.UpdateFailed | facts.LoadFailed | facts.ReloadFailed,
+    ):
         return None
     return Problem(
         title=HTTPStatus.BAD_GATEWAY.phrase,

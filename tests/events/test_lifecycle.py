@@ -25,7 +25,7 @@ from herdbook.events.lifecycle import (
 A, L, E, N, G = "available", "loaded", "error", "not_present", "loading"
 
 # A second copy of the table: event, source states, target state, guards.
-# "=" leaves the state unchanged; the target "loading" is given by its activity.
+# "=" leaves the state unchanged; a target with an activity is given by the activity.
 EXPECTED = """
 ModelDiscovered      | N E G   | A    |
 ModelVanished        | A L E G | N    |
@@ -51,10 +51,18 @@ LoadCancelled        | G       | A    | a load
 LoadInterrupted      | G       | A    | a load
 CancelRequested      | G       | =    |
 CancelRequested      | A L E   | =    | updating
+CancelRequested      | L       | =    | idle, a reload
+ReloadStarted        | L       | reload | no reload
+ReloadCompleted      | L       | L    | a reload
+ReloadUnchanged      | L       | L    | a reload
+ReloadFailed         | L       | L    | a reload
+ReloadCancelled      | L       | L    | a reload
+ReloadInterrupted    | L       | L    | a reload
 RunnerChanged        | L       | =    |
 KeepAliveRenewed     | L       | =    |
 ModelUnloaded        | L       | A    |
-ModelUsed            | L A     | L    |
+ModelUsed            | A       | L    |
+ModelUsed            | L       | =    |
 ModelUsed            | G       | =    | a load
 UseFailed            | A L E G | =    | present
 CapabilitiesDetected | N A L E G | =  |
@@ -72,6 +80,8 @@ def holds(lifecycle: Lifecycle, guard: str) -> bool:
         "updating": lifecycle.updating,
         "pulling": lifecycle.activity == "pull",
         "a load": lifecycle.activity == "load",
+        "a reload": lifecycle.activity == "reload",
+        "no reload": lifecycle.activity != "reload",
     }[guard]
 
 
@@ -86,6 +96,8 @@ def expected_after(now: Lifecycle, event: str) -> tuple[str, str | None] | None:
         ):
             if to == "=":
                 return now.state, now.activity
+            if to == "reload":
+                return L, to
             return (G, to) if to in {"pull", "load"} else (STATES[to], None)
     return None
 
@@ -115,12 +127,16 @@ def test_every_state_and_activity_is_reached() -> None:
         None,
         Activity.PULL,
         Activity.LOAD,
+        Activity.RELOAD,
     }
 
 
 @pytest.mark.parametrize("now", TRANSITIONS, ids=str)
 def test_values_of_a_lifecycle_are_consistent(now: Lifecycle) -> None:
-    assert (now.activity is not None) == (now.state is ModelState.LOADING)
+    loading = now.activity in {Activity.PULL, Activity.LOAD}
+    assert loading == (now.state is ModelState.LOADING)
+    if now.activity is Activity.RELOAD:
+        assert now.state is ModelState.LOADED
     assert not (now.updating and not now.present)
     if now.state in {ModelState.AVAILABLE, ModelState.LOADED}:
         assert now.present

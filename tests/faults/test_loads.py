@@ -337,4 +337,6 @@ def test_reload_that_is_refused_leaves_the_model_loaded(
     result = run_scenario(scenario, settings=ManagerSettings(busy_retries=0))
 
     assert result.shown(NAME)["state"] == "loaded"
-    assert result.last(NAME)[0].startswith("loaded in ")
+    started, failed = result.sentences(NAME)[-2:]
+    assert started == "reload started: num_ctx 1024"
+    assert failed.startswith("reload failed: ")

@@ -11,7 +11,7 @@ from herdbook.presentation.event_types import event_type_remedy, parse_event_typ
         ("ModelDeleted", "ModelDeleted"),
         ("modeldeleted", "ModelDeleted"),
         ("deleted", "ModelDeleted"),
-        ("Completed", "PullCompleted"),
+        ("Discovered", "ModelDiscovered"),
         ("nodelost", "NodeLost"),
         ("node_lost", "NodeLost"),
         ("model-deleted", "ModelDeleted"),
@@ -42,6 +42,7 @@ def test_word_for_several_types_names_all_of_them() -> None:
     assert parse_event_type("failed") == (
         "LoadFailed",
         "PullFailed",
+        "ReloadFailed",
         "UpdateFailed",
         "UseFailed",
     )

@@ -31,7 +31,12 @@ SETTINGS = ManagerSettings(
     poll_every_s=0.01,
     log_poll_every_s=0.01,
 )
-ENDS = {"PullInterrupted", "LoadInterrupted", "UpdateInterrupted"}
+ENDS = {
+    "PullInterrupted",
+    "LoadInterrupted",
+    "ReloadInterrupted",
+    "UpdateInterrupted",
+}
 
 OPENING_SHARE = 0.2
 """Share of the kills that come while the log is opened, before any new event."""
@@ -54,6 +59,7 @@ async def use_models(path: Path, url: str, pipe: int) -> None:
         while not printing.done():
             await manager.ensure_available(MODEL)
             await manager.load(MODEL)
+            await manager.load(MODEL, options={"num_ctx": 1024})
             await manager.mark_used(MODEL)
             await manager.unload(MODEL)
             await manager.delete(MODEL)

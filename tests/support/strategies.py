@@ -71,7 +71,7 @@ _FIELDS: dict[str, Mapping[str, st.SearchStrategy[object]]] = {
     "UpdateFailed": _failure,
     "UpdateInterrupted": _instances,
     "CancelRequested": {
-        "activity": st.sampled_from(["pull", "update", "load"]),
+        "activity": st.sampled_from(["pull", "update", "load", "reload"]),
         **_instances,
     },
     "UpdateUnchanged": {"digest": digests},
@@ -80,6 +80,14 @@ _FIELDS: dict[str, Mapping[str, st.SearchStrategy[object]]] = {
     "ModelLoaded": {"runner": runners, "duration_s": seconds},
     "LoadFailed": _failure,
     "LoadInterrupted": _instances,
+    "ReloadStarted": _instances,
+    "ReloadCompleted": {"runner": runners, "duration_s": st.floats(0, 5000)},
+    "ReloadUnchanged": {
+        "expires_at": st.one_of(st.none(), st.datetimes(timezones=st.just(UTC))),
+        "duration_s": st.floats(0, 5000),
+    },
+    "ReloadFailed": _failure,
+    "ReloadInterrupted": _instances,
     "RunnerChanged": {"runner": runners},
     "KeepAliveRenewed": {"expires_at": st.datetimes(timezones=st.just(UTC))},
     "ModelUnloaded": {"reason": st.sampled_from(list(UnloadReason))},

@@ -9,6 +9,7 @@ from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import node_for
 from herdbook.cli.options import Models
 from herdbook.core import Fleet, ModelManager, ModelStatus
+from herdbook.events.lifecycle import LOADS
 from herdbook.presentation import shapes
 
 
@@ -70,6 +71,6 @@ def _text(model: str, activity: str | None, result: str) -> str:
     if activity is None:
         return f"{model} has no running operation"
     if result == "cancelled":
-        kept = "" if activity == "load" else ". Pull it again to resume"
+        kept = "" if activity in LOADS else ". Pull it again to resume"
         return f"{activity} of {model} cancelled{kept}"
     return f"not cancelled: the {activity} of {model} had already ended"

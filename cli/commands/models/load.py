@@ -23,7 +23,7 @@ from herdbook.core.models.configuration import parse
 from herdbook.events.facts import Setting
 from herdbook.presentation import shapes
 
-_LOADS = frozenset({"ModelLoaded", "RunnerChanged"})
+_LOADS = frozenset({"ModelLoaded", "ReloadCompleted", "RunnerChanged"})
 
 
 @verb("load", CHANGE)

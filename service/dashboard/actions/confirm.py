@@ -9,6 +9,7 @@ from litestar.params import FromPath
 
 from herdbook.core import ModelState, ModelStatus
 from herdbook.core.fleet import queries
+from herdbook.events.lifecycle import LOADS
 from herdbook.presentation.costs import (
     fetch_text,
     free_text,
@@ -190,7 +191,7 @@ async def _confirm_cancel(page: PageRequest, status: ModelStatus) -> Confirmatio
     if progress is not None:
         share = share_text(progress.completed_bytes, progress.total_bytes)
         consequences.append(f"Downloaded so far: {share}.")
-    if activity != "load":
+    if activity not in LOADS:
         consequences.append(
             "The server keeps the downloaded part. Pull the model again to resume."
         )

@@ -77,6 +77,7 @@ _BEGINS: Final = {
     facts.PullStarted.__name__: Lane.PULL,
     facts.UpdateStarted.__name__: Lane.PULL,
     facts.LoadStarted.__name__: Lane.LOAD,
+    facts.ReloadStarted.__name__: Lane.LOAD,
     facts.ModelLoaded.__name__: Lane.LOADED,
 }
 _ENDS: Final = {
@@ -93,6 +94,11 @@ _ENDS: Final = {
     facts.LoadFailed.__name__: (Lane.LOAD, Ending.FAILED),
     facts.LoadCancelled.__name__: (Lane.LOAD, Ending.STOPPED),
     facts.LoadInterrupted.__name__: (Lane.LOAD, Ending.STOPPED),
+    facts.ReloadCompleted.__name__: (Lane.LOAD, Ending.DONE),
+    facts.ReloadUnchanged.__name__: (Lane.LOAD, Ending.DONE),
+    facts.ReloadFailed.__name__: (Lane.LOAD, Ending.FAILED),
+    facts.ReloadCancelled.__name__: (Lane.LOAD, Ending.STOPPED),
+    facts.ReloadInterrupted.__name__: (Lane.LOAD, Ending.STOPPED),
     facts.ModelUnloaded.__name__: (Lane.LOADED, Ending.DONE),
 }
 _LEAVES = (facts.ModelDeleted.__name__, facts.ModelVanished.__name__)

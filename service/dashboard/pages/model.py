@@ -232,7 +232,12 @@ def _pending(
 _AT_LOAD: Final = {"num_ctx", "temperature", "keep_alive"}
 """Settings that a load uses, besides the options; others apply at once."""
 
-_RELOADED: Final = {"RunnerChanged", "KeepAliveRenewed"}
+_RELOADED: Final = {
+    "ReloadCompleted",
+    "ReloadUnchanged",
+    "RunnerChanged",
+    "KeepAliveRenewed",
+}
 """Events of a load of a model that is already loaded."""
 
 

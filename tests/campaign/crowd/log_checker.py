@@ -20,7 +20,8 @@ from campaign.crowd.journal import Journal, Period, RunnerState
 
 ARRIVALS = ("ModelDiscovered", "PullCompleted", "ModelUpdated", "UpdateUnchanged")
 REMOVALS = ("ModelVanished", "ModelDeleted")
-IN_MEMORY = ("ModelLoaded", "RunnerChanged")
+IN_MEMORY = ("ModelLoaded", "ReloadCompleted", "RunnerChanged")
+FAILURES = ("LoadFailed", "ReloadFailed", "PullFailed", "UpdateFailed")
 LOADS = ("/api/generate", "/api/embed", "/api/chat")
 RELOAD = timedelta(minutes=2)
 """Maximum duration of a reload."""
@@ -125,7 +126,7 @@ class LogChecker:
             self._match(event, self._journal.memory, self._loaded, None)
         elif event.kind.endswith("Started"):
             self._started[event.name, event.kind.removesuffix("Started")] = event.at
-        elif event.kind in ("LoadFailed", "PullFailed", "UpdateFailed"):
+        elif event.kind in FAILURES:
             self._failure(event)
         elif event.kind == "ModelUsed":
             self.tags[event.data["purpose"]] += 1
@@ -165,7 +166,8 @@ class LogChecker:
         since = self._started.get((event.name, activity), event.at)
         if since == event.at:  # a reload is recorded as a whole when it has failed
             since = event.at - RELOAD
-        paths = LOADS if event.kind == "LoadFailed" else ("/api/pull",)
+        loads = event.kind in ("LoadFailed", "ReloadFailed")
+        paths = LOADS if loads else ("/api/pull",)
         asked = self._journal.asked(event.name, *paths, since=since, until=event.at)
         if event.data["kind"] in NEVER or not asked:
             self._invented(event, f"{len(asked)} requests for it")

@@ -54,6 +54,14 @@ FOR EACH ROW WHEN (NEW.actor = 'reconciler') EXECUTE FUNCTION oracle.note();
 
 ENDS = {
     "LoadStarted": ("ModelLoaded", "LoadFailed", "LoadCancelled", "LoadInterrupted"),
+    "ReloadStarted": (
+        "ReloadCompleted",
+        "ReloadUnchanged",
+        "ReloadFailed",
+        "ReloadCancelled",
+        "ReloadInterrupted",
+        "ModelUnloaded",
+    ),
     "PullStarted": ("PullCompleted", "PullFailed", "PullCancelled", "PullInterrupted"),
 }
 

@@ -20,7 +20,7 @@ from herdbook.sandbox.models.artifacts import Kind
 
 ARRIVALS = ("ModelDiscovered", "PullCompleted")
 REMOVALS = ("ModelVanished", "ModelDeleted")
-IN_MEMORY = ("ModelLoaded", "ModelUsed", "RunnerChanged")
+IN_MEMORY = ("ModelLoaded", "ModelUsed", "ReloadCompleted", "RunnerChanged")
 NOT_IN_MEMORY = ("ModelUnloaded", "LoadStarted")
 
 

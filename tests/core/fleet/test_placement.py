@@ -6,6 +6,7 @@ import pytest
 from support.fleet_fixture import Sandboxes, serve_fleet, serve_sandboxes
 
 from herdbook.core import (
+    Cause,
     Fleet,
     NodeUnreachableError,
     NoPlaceError,
@@ -14,7 +15,7 @@ from herdbook.core import (
 )
 from herdbook.core.fleet import placement
 from herdbook.core.fleet.placement import Readiness
-from herdbook.events.facts import NodeSettings
+from herdbook.events.facts import NodeSettings, ReloadStarted
 
 MODEL = "llama3.2:1b"
 
@@ -81,6 +82,11 @@ async def test_loaded_models_come_first_and_idle_ones_before_busy_ones() -> None
             ("a", Readiness.ON_DISK),
         ]
         assert places[1].reasons == ("loaded on b", "1 request there")
+
+        begun = ReloadStarted(instance="another")
+        repository = fleet.manager("b")._repository
+        await repository.record(MODEL, [begun], cause=Cause.COMMAND)
+        assert await nodes_of(fleet) == ["local", "b", "a"]
 
 
 async def test_free_memory_decides_between_nodes_that_must_load() -> None:

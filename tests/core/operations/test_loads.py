@@ -171,9 +171,10 @@ async def test_loading_a_loaded_model_with_another_context_changes_its_runner() 
         status = await manager.load(NAME, options={"num_ctx": 512})
 
         assert status.context_in_effect == 512
-        assert (await event_types(manager, NAME))[-2:] == [
+        assert (await event_types(manager, NAME))[-3:] == [
             "ModelLoaded",
-            "RunnerChanged",
+            "ReloadStarted",
+            "ReloadCompleted",
         ]
 
 

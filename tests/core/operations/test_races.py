@@ -150,8 +150,8 @@ async def test_refresh_of_another_instance_skips_models_of_a_running_command(
     async with serve_two_managers(tmp_path / "herd.db") as (_, one, two):
         await one.load(NAME)
         position = (await one.now()).position
-        step = "_wait_until_gone" if command == "unload" else "delete"
-        owner = one._loader if command == "unload" else one._client
+        step = "wait_until_gone" if command == "unload" else "delete"
+        owner = one._loader._runners if command == "unload" else one._client
         async with paused_after(owner, step) as done:
             running = asyncio.ensure_future(COMMANDS[command](one))
             await done.reached.wait()  # at the server, and not recorded yet

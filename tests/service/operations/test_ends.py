@@ -221,3 +221,53 @@ async def test_operation_of_another_instance_is_shown_and_cancelled(
         assert cancelled.state is OperationState.CANCELLED
         assert (await fixture.wait_for(pull)).state is OperationState.CANCELLED
         assert await elsewhere.listed() == []
+
+
+async def test_reload_of_another_instance_is_shown_and_cancelled(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "herd.db"
+    async with (
+        open_operations(log) as fixture,
+        fixture.server.open_fleet(log, refresh=False) as other,
+    ):
+        await fixture.wait_for(await fixture.start(Kind.LOAD, INSTALLED))
+        fixture.server.apply(runner_start_delay_s=60)
+        request = OperationRequest(
+            kind=Kind.LOAD, model=INSTALLED, options={"num_ctx": 64}
+        )
+        reload = await fixture.operations.start(request, ANN)
+        await recorded(fixture, INSTALLED, "ReloadStarted")
+        elsewhere = ClientOperations(
+            other, fixture.server.clock, fetched=lambda _: None
+        )
+
+        (shown,) = await elsewhere.listed()
+        assert (shown.id, shown.kind, shown.running) == (reload.id, Kind.LOAD, True)
+        assert shown.request.options["num_ctx"] == 64
+        cancelled = await elsewhere.cancel(reload.id, BEN)
+
+        assert cancelled.state is OperationState.CANCELLED
+        assert (await fixture.wait_for(reload)).state is OperationState.CANCELLED
+        assert await elsewhere.listed() == []
+
+
+@pytest.mark.parametrize("status", [None, 403])
+async def test_end_of_a_reload_is_found_after_a_restart(
+    tmp_path: Path, status: int | None
+) -> None:
+    async with open_operations(tmp_path / "herd.db") as fixture:
+        await fixture.wait_for(await fixture.start(Kind.LOAD, INSTALLED))
+        if status is not None:
+            refused = {"path": "/api/generate", "times": 0, "status": status}
+            fixture.server.apply(answer=refused | {"body": ""})
+        request = OperationRequest(
+            kind=Kind.LOAD, model=INSTALLED, options={"num_ctx": 64}
+        )
+
+        reload = await fixture.wait_for(await fixture.operations.start(request, ANN))
+
+        found = await restarted(fixture).get(reload.id)
+        assert found.state is reload.state
+        assert (found.error is None) == (status is None)
+        assert reload.state.value == ("succeeded" if status is None else "failed")

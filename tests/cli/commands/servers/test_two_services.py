@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from time import monotonic
 
@@ -18,6 +18,9 @@ from herdbook.events.postgres.address import PostgresAddress
 BIG = "llama3.2:1b"
 LOADED = "llama3.2:3b"
 NODES = ["gpu1", "local"]
+PULL = {"kind": "pull", "model": BIG, "node": "gpu1"}
+RELOAD = {"kind": "load", "model": LOADED, "options": {"num_ctx": 512}}
+HANGS = {"path": "/api/generate", "times": 0, "hang": True}
 TAKEN_OVER_S = 15.0
 """Longest time until another instance does what a killed one did."""
 
@@ -62,6 +65,7 @@ def streamed(service: ServiceProcess, after: int) -> str:
 @pytest.mark.timeout(150)
 def test_services_show_and_cancel_the_work_of_each_other_and_survive_a_kill(
     services: tuple[ServiceProcess, ServiceProcess],
+    server: SandboxThread,
     other_server: SandboxThread,
     herdbook: Herdbook,
     url: str,
@@ -74,15 +78,32 @@ def test_services_show_and_cancel_the_work_of_each_other_and_survive_a_kill(
     assert streamed(other, newest["position"]) == "ModelUsed"
     other_server.apply(registry={"rate": 100_000})  # an hour, at the speed of the tests
 
-    pull = begun_pull(one, other)
+    pull = begun(one, other, PULL)
     cancelled = other.http.delete(f"/v1/operations/{pull}").json()
     assert cancelled["state"] == "cancelled"
     assert one.get(f"/v1/operations/{pull}")["state"] == "cancelled"
 
-    begun_pull(one, other)
+    server.apply(answer=HANGS)
+    reload = begun(one, other, RELOAD)
+    assert other.get(f"/v1/models/{LOADED}")["activity"] == "reload"
+    (listed,) = herdbook("ls", "--db", url, "--state", "loaded", "--json").json
+    assert (listed["name"], listed["activity"]) == (LOADED, "reload")
+    assert "loaded, reloading" in other.http.get("/").text
+    cancelled = other.http.delete(f"/v1/operations/{reload}").json()
+    assert cancelled["state"] == "cancelled"
+    path = f"/v1/operations/{reload}"
+    wait_until(lambda: one.get(path)["state"] == "cancelled", 20)
+    server.apply(answer=None)
+    assert one.operate("load", LOADED)["state"] == "succeeded"
+    server.apply(answer=HANGS)
+
+    begun(one, other, PULL)
+    begun(one, other, RELOAD)
     one.kill()
     killed_at = monotonic()
-    wait_until(lambda: "PullInterrupted" in types(other), TAKEN_OVER_S)
+    wait_until(lambda: "PullInterrupted" in types(other, BIG), TAKEN_OVER_S)
+    wait_until(lambda: "ReloadInterrupted" in types(other, LOADED), TAKEN_OVER_S)
+    server.apply(answer=None)
     wait_until(lambda: sorted(other.get("/readyz")["refreshes"]) == NODES, TAKEN_OVER_S)
 
     assert monotonic() - killed_at < TAKEN_OVER_S
@@ -94,9 +115,10 @@ def test_services_show_and_cancel_the_work_of_each_other_and_survive_a_kill(
     assert herdbook("doctor", "--db", url).code == 0
 
 
-def begun_pull(one: ServiceProcess, other: ServiceProcess) -> str:
-    """Begin a pull to the second node; return its id once another service shows it."""
-    wanted = {"kind": "pull", "model": BIG, "node": "gpu1"}
+def begun(
+    one: ServiceProcess, other: ServiceProcess, wanted: Mapping[str, object]
+) -> str:
+    """Begin an operation; return its id once another service shows it."""
     started = one.http.post("/v1/operations", json=wanted)
     assert started.status_code == 202
     key: str = started.json()["id"]
@@ -107,7 +129,8 @@ def begun_pull(one: ServiceProcess, other: ServiceProcess) -> str:
     return key
 
 
-def types(service: ServiceProcess) -> set[str]:
-    """Return the types of the events of the model on the second node."""
-    history = service.get(f"/v1/models/{BIG}/history?node=gpu1&limit=1000")
+def types(service: ServiceProcess, model: str) -> set[str]:
+    """Return the types of the events of a model on its node."""
+    node = "gpu1" if model == BIG else "local"
+    history = service.get(f"/v1/models/{model}/history?node={node}&limit=1000")
     return {entry["type"] for entry in history}
