@@ -121,7 +121,9 @@ def _groups(
         if all(_is_deletable(status, keep, now) for status in statuses)
         and any(status.size_bytes for status in statuses)
     ]
-    found.sort(key=lambda each: (_needed_at(*each, now), -each[0].frees_bytes))
+    found.sort(
+        key=lambda each: (_needed_at(each[0], each[1], now), -each[0].frees_bytes)
+    )
     return [group for group, _ in found]
 
 
