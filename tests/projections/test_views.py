@@ -54,20 +54,23 @@ def test_deferred_statistics_are_those_of_a_replay(
     events: list[RecordedEvent], data: st.DataObject
 ) -> None:
     cut = data.draw(st.integers(0, len(events)))
-    first_question = data.draw(st.integers(cut, len(events)))
-    whole, first = StatisticsView(), StatisticsView()
-    fold(whole, events)
-    fold(first, events[:cut])
+    question = data.draw(st.integers(cut, len(events)))
+    streams = {event.stream for event in events}
+    view = StatisticsView()
+    fold(view, events[:cut])
+    deferred = DeferredStatistics(view.dump())
 
-    deferred = DeferredStatistics(first.dump())
-    fold(deferred, events[cut:first_question])
-    at_question = StatisticsView.copy_of(deferred)  # as for later questions
-    fold(deferred, events[first_question:])
-    fold(at_question, events[first_question:])
-
-    for event in events:
-        assert deferred.get(event.stream) == whole.get(event.stream)
-    assert deferred.dump() == at_question.dump() == whole.dump()
+    for part in (events[cut:question], events[question:]):
+        fold(view, part)
+        fold(deferred, part)
+        for stream in streams:
+            assert deferred.get(stream) == view.get(stream)
+    assert deferred.kept == len(events) - cut
+    assert StatisticsView.copy_of(deferred).dump() == view.dump()
+    assert deferred.kept == 0
+    assert deferred.dump() == view.dump()
+    for stream in streams:
+        assert deferred.get(stream) == view.get(stream)
 
 
 @given(events=histories(longest=9))
