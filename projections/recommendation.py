@@ -195,7 +195,7 @@ class RecommendationView:
         if model is None:
             return
         if self._own is not None and event.stream not in self._own:
-            model = self._models[event.stream] = copy.copy(model)
+            model = self._models[event.stream] = _copy(model)
             self._own.add(event.stream)
         model.lifecycle = fold(model.lifecycle, event.type)
         effect = _EFFECTS.get(event.type)
@@ -291,6 +291,14 @@ class RecommendationView:
         for model in view._models.values():
             model.ability = view.shared(model.ability)
         return view
+
+
+def _copy(model: _Model) -> _Model:
+    """Return a copy with its own dictionary of uses; its other values do not change."""
+    copied = copy.copy(model)
+    if model.used_for is not None:
+        copied.used_for = dict(model.used_for)
+    return copied
 
 
 _Place = tuple[float, bool, bool, float, int, int, str]
@@ -394,9 +402,12 @@ def _used(_: RecommendationView, model: _Model, event: RecordedEvent) -> None:
         model.last_used_at = at
         return
     assert isinstance(fact, facts.ModelUsed)
-    known, name = model.used_for or {}, role_of_use(fact) or _UNNAMED
+    if model.used_for is None:
+        model.used_for = {}
+    known, name = model.used_for, role_of_use(fact) or _UNNAMED
     last = known.get(name)
-    model.used_for = {**known, name: at if last is None or last < at else last}
+    if last is None or last < at:
+        known[name] = at
 
 
 def _detected(view: RecommendationView, model: _Model, event: RecordedEvent) -> None:

@@ -28,10 +28,10 @@ from herdbook.events.postgres.errors import (
     ReplanError,
 )
 from herdbook.events.postgres.session import Backoff, Session
+from herdbook.events.postgres.tail import LINE, Tail
 from herdbook.events.recorded import (
     RecordedEvent,
     StoredEvent,
-    canonical_bytes,
     split_at_position,
 )
 from herdbook.events.shared.chain import head_moved
@@ -71,6 +71,9 @@ class PostgresRecorder:
     Args:
         session: The connection for writes, used by the recorder alone.
         clock: Returns the current time, UTC, for ``recorded_at``.
+
+    Attributes:
+        tail: The events of the last append, and those of other instances before it.
     """
 
     def __init__(self, session: Session, *, clock: Callable[[], datetime]) -> None:
@@ -79,6 +82,7 @@ class PostgresRecorder:
         self._head: Head | None = None
         self._versions: dict[str, int] = {}
         self._busy_groups = 0
+        self.tail = Tail()
 
     async def record(self, drafts: Sequence[Draft]) -> Plan:
         """Write a group of appends; see ``Recorder.record``.
@@ -235,37 +239,31 @@ class PostgresRecorder:
             holders: The leases that must be held, and by which instance.
             lost: Receives the leases that are not held.
         """
-        is_busy = self._busy_groups > 0
-        group = {
-            "previous": plan.begin.hash,
-            "rows": _json(plan.events),
-            "streams": streams,
-            "versions": [plan.begin_versions[stream] for stream in streams],
-            "pieces": _json(list(map(_pieces, plan.events))) if is_busy else None,
-        }
-        if holders:
-            rows = await self._session.once(
-                "append_group_under",
-                **group,
-                leases=list(holders),
-                holders=list(holders.values()),
-            )
-            answer = rows[0][:-1]
-            if not_held := rows[0][-1]:
-                lost.update(not_held)
-                return False
-        else:
-            (answer,) = await self._session.once("append_group", **group)
-        is_written, position, hash_, versions, hashes = answer
-        if is_written and hashes is None:
+        rows = await self._session.once(
+            "append_events",
+            previous=plan.begin.hash,
+            streams=_lines(streams),
+            leases=list(holders) or None,
+            holders=list(holders.values()) or None,
+            known=plan.begin.position,
+            **_columns(plan.events),
+            **(_pieces(plan) if self._busy_groups else _HASHED),
+        )
+        is_written, position, hash_, versions, hashes, missed, not_held = rows[0]
+        if not_held:
+            lost.update(not_held)
+            return False
+        if is_written and position == plan.head.position:
             self._busy_groups = max(self._busy_groups - 1, 0)
-            return True
-        self._busy_groups = BUSY_GROUPS
-        if is_written:
-            plan.move(position, hashes)
         else:
+            self._busy_groups = BUSY_GROUPS
+        if not is_written:
             self._keep_state(streams, position, hash_, versions)
-        return bool(is_written)
+            return False
+        if hashes is not None:
+            plan.move(position, hashes.split(LINE))
+        self.tail.keep(plan.begin.position, missed, plan.recorded)
+        return True
 
 
 def _holders(drafts: Sequence[Draft], plan: Plan) -> dict[str, str]:
@@ -277,8 +275,44 @@ def _holders(drafts: Sequence[Draft], plan: Plan) -> dict[str, str]:
     }
 
 
-def _pieces(event: StoredEvent) -> tuple[str, str]:
-    return split_at_position(canonical_bytes(event))
+_HASHED = {"before": None, "after": None}
+"""The pieces of a group that is written with the hashes of its plan."""
+
+
+def _pieces(plan: Plan) -> dict[str, str]:
+    """Return what the server needs to chain the events, a line for each."""
+    pieces = list(map(split_at_position, plan.canonical))
+    return {
+        "before": _lines([before for before, _ in pieces]),
+        "after": _lines([after for _, after in pieces]),
+    }
+
+
+def _columns(events: Sequence[StoredEvent]) -> dict[str, str]:
+    """Return the columns of the events of a group, a line for each event."""
+    return {
+        "event_streams": _lines([event.stream for event in events]),
+        "event_versions": _integers([event.version for event in events]),
+        "ids": _lines([event.event_id for event in events]),
+        "types": _lines([event.type for event in events]),
+        "schemas": _integers([event.schema for event in events]),
+        "data": _lines([event.data for event in events]),
+        "times": _lines([event.occurred_at for event in events]),
+        "recorded_at": events[0].recorded_at,
+        "actors": _lines([event.actor for event in events]),
+        "causes": _lines([event.cause for event in events]),
+        "correlations": _lines([event.correlation_id or "" for event in events]),
+        "causations": _lines([event.causation_id or "" for event in events]),
+        "hashes": _lines([event.hash for event in events]),
+    }
+
+
+def _lines(texts: Iterable[str]) -> str:
+    return LINE.join(texts)
+
+
+def _integers(values: Iterable[int]) -> str:
+    return f"{{{','.join(map(str, values))}}}"
 
 
 def _json(values: Sequence[object]) -> str:

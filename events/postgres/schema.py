@@ -19,7 +19,12 @@ QUERIES = {
 
 MIGRATIONS: tuple[bytes, ...] = tuple(
     (_SQL / "migrations" / name).read_bytes()
-    for name in ("001_log.sql", "002_leases.sql", "003_faster_appends.sql")
+    for name in (
+        "001_log.sql",
+        "002_leases.sql",
+        "003_faster_appends.sql",
+        "004_append_events.sql",
+    )
 )
 """The scripts of the migrations; the n-th migration creates schema n."""
 

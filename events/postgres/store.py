@@ -141,6 +141,9 @@ class PostgresEventStore:
         """Read the log in order of position; see ``EventStore.read_all``."""
         check_read(after, limit, stream_prefix, *(types or ()))
         if not stream_prefix and types is None:
+            kept = None if limit is None else self._recorder.tail.between(after, limit)
+            if kept is not None:
+                return _given(kept)
             return Pages("log", after, limit).read(self._reading, codec.read_rows)
         return Pages("filtered_log", after, limit).read(
             self._reading,
@@ -188,7 +191,9 @@ class PostgresEventStore:
             self._watching = asyncio.create_task(self._watch(), name="herdbook watch")
         return follow(self._events_after, self._commits, after)
 
-    async def _events_after(self, position: int) -> list[RecordedEvent]:
+    async def _events_after(self, position: int) -> Sequence[RecordedEvent]:
+        if kept := self._recorder.tail.beyond(position):
+            return kept
         rows = await self._reading.run("log", after=position, limit=PAGE)
         return list(codec.read_rows(rows))
 
@@ -323,6 +328,13 @@ async def _connect(session: Session) -> None:
             if backoff.is_over:
                 raise
         await backoff.wait()
+
+
+async def _given(
+    events: Iterable[RecordedEvent],
+) -> AsyncGenerator[RecordedEvent, None]:
+    for event in events:
+        yield event
 
 
 def _storable(text: str) -> str:

@@ -136,10 +136,11 @@ class Plan:
 
     Attributes:
         begin: End of the log before the plan.
-        begin_versions: Versions of the streams before the plan.
         head: End of the log after the plan.
         versions: Versions of the streams after the plan.
         events: The events to write, in order.
+        canonical: The hashed bytes of each.
+        recorded: The same events, as reading them back returns them.
         outcomes: One outcome per draft.
     """
 
@@ -153,11 +154,12 @@ class Plan:
     ) -> None:
         self.begin = head
         self.head = head
-        self.begin_versions = versions
         self.versions = dict(versions)
         self.events: list[StoredEvent] = []
+        self.canonical: list[bytes] = []
+        self.recorded: list[RecordedEvent] = []
         self.outcomes: list[PendingResult] = []
-        self._recorded = dict(recorded)
+        self._known = dict(recorded)
         self._lost = lost
         self._now = now.astimezone(UTC)
         self._recorded_at = time_text(self._now)
@@ -174,19 +176,14 @@ class Plan:
             position: Position of the last one.
             hashes: Their hashes there.
         """
-        shift = position - self.head.position
-        self.events = [
-            msgspec.structs.replace(event, position=event.position + shift, hash=hash_)
-            for event, hash_ in zip(self.events, hashes, strict=True)
-        ]
+        first = position - len(self.events) + 1
+        new = zip(self.recorded, self.events, hashes, strict=True)
+        for number, (recorded, stored, hash_) in enumerate(new, first):
+            # Nobody has them yet, and copies would take longer than all of the rest.
+            for event in (recorded, stored):
+                msgspec.structs.force_setattr(event, "position", number)
+                msgspec.structs.force_setattr(event, "hash", hash_)
         self.head = Head(position, hashes[-1])
-        moved = {event.event_id: event for event in self.events}
-        self.outcomes = [
-            outcome
-            if isinstance(outcome, ConflictError)
-            else tuple(_moved(event, moved.get(event.event_id)) for event in outcome)
-            for outcome in self.outcomes
-        ]
 
     def add(self, draft: Draft) -> None:
         """Decide one append, as if all earlier ones were written."""
@@ -197,7 +194,7 @@ class Plan:
         self.outcomes.append(outcome)
 
     def _decide(self, draft: Draft) -> tuple[RecordedEvent, ...]:
-        if originals := find_originals(draft, self._recorded):
+        if originals := find_originals(draft, self._known):
             return originals
         fence = draft.fence
         if fence and (fence.lease in self._lost or not fence.is_held()):
@@ -230,7 +227,8 @@ class Plan:
             event.causation_id,
             "",
         )
-        digest = chained_hash(self.head.hash, canonical_bytes(stored))
+        canonical = canonical_bytes(stored)
+        digest = chained_hash(self.head.hash, canonical)
         # Nobody has it yet, and a copy would take as long as the hash.
         msgspec.structs.force_setattr(stored, "hash", digest)
         # As reading it back would return it, without decoding it again.
@@ -251,9 +249,11 @@ class Plan:
             digest,
         )
         self.events.append(stored)
+        self.canonical.append(canonical)
+        self.recorded.append(recorded)
         self.head = Head(position, digest)
         self.versions[stream] = version
-        self._recorded[event.event_id] = recorded
+        self._known[event.event_id] = recorded
         return recorded
 
 
@@ -316,14 +316,6 @@ def _is_same(stream: str, draft: DraftEvent, recorded: RecordedEvent) -> bool:
         and recorded.cause == event.cause
         and recorded.correlation_id == event.correlation_id
         and recorded.causation_id == event.causation_id
-    )
-
-
-def _moved(recorded: RecordedEvent, stored: StoredEvent | None) -> RecordedEvent:
-    if stored is None:  # recorded before
-        return recorded
-    return msgspec.structs.replace(
-        recorded, position=Position(stored.position), hash=stored.hash
     )
 
 

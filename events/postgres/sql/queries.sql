@@ -66,7 +66,7 @@ SELECT position, hash FROM head;
 SELECT position, hash, stream_versions(%(streams)s::text[]) FROM head;
 
 -- name: append_group
--- Write a group of events, if it can follow the head; see the migration.
+-- Write events exactly as they are, if they can follow the head; see the migration.
 SELECT is_written, head_position, head_hash, versions, hashes
 FROM append_group(
     %(previous)s,
@@ -76,17 +76,14 @@ FROM append_group(
     %(pieces)s::json
 );
 
--- name: append_group_under
--- Write a group of events, if the instances hold the leases; see the migration.
-SELECT is_written, head_position, head_hash, versions, hashes, lost
-FROM append_group_under(
-    %(previous)s,
-    %(rows)s::json,
-    %(streams)s::text[],
-    %(versions)s::bigint[],
-    %(pieces)s::json,
-    %(leases)s::text[],
-    %(holders)s::text[]
+-- name: append_events
+-- Write a group of events, if it can follow the head; see the migration.
+SELECT is_written, head_position, head_hash, versions, hashes, missed, lost
+FROM append_events(
+    %(previous)s, %(streams)s, %(event_streams)s, %(event_versions)s, %(ids)s,
+    %(types)s, %(schemas)s, %(data)s, %(times)s, %(recorded_at)s, %(actors)s,
+    %(causes)s, %(correlations)s, %(causations)s, %(hashes)s, %(before)s, %(after)s,
+    %(leases)s::text[], %(holders)s::text[], %(known)s
 );
 
 -- name: stream_versions

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -24,7 +25,9 @@ from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.postgres.condition import examine, log_exists
 from herdbook.events.postgres.schema import MIGRATIONS, NEWEST
 from herdbook.events.postgres.store import PostgresEventStore
-from herdbook.events.store import ANY
+from herdbook.events.recorded import GENESIS
+from herdbook.events.shared.group import draft_append, plan_group
+from herdbook.events.store import ANY, Head
 from herdbook.events.testing.base import assert_sound, event, log_of
 
 
@@ -66,20 +69,30 @@ async def test_instances_that_start_at_once_make_one_log(
             await store.close()
 
 
+@pytest.mark.parametrize("schema", range(1, NEWEST))
 async def test_instances_that_migrate_at_once_keep_an_older_log(
-    address: PostgresAddress, monkeypatch: pytest.MonkeyPatch
+    schema: int, address: PostgresAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    plan = plan_group(
+        [draft_append("model/n/m", [event(), event()], ANY)],
+        head=Head(0, GENESIS),
+        versions={"model/n/m": 0},
+        recorded={},
+        now=datetime.now(UTC),
+    )
     with monkeypatch.context() as older:
-        older.setattr(migration, "MIGRATIONS", MIGRATIONS[:1])
-        older.setattr(migration, "NEWEST", 1)
+        older.setattr(migration, "MIGRATIONS", MIGRATIONS[:schema])
+        older.setattr(migration, "NEWEST", schema)
         async with await PostgresEventStore.open(address) as store:
-            await store.append("model/n/m", [event()], ANY)
+            await store.append_stored(plan.events, after=plan.begin)
             log = await log_of(store)
 
     stores = await asyncio.gather(*(PostgresEventStore.open(address) for _ in range(4)))
 
+    await stores[0].append("model/n/m", [event()], 2)
     for store in stores:
-        assert await log_of(store) == log
+        assert (await log_of(store))[:2] == log
+        await assert_sound(store)
         await store.close()
     found = await examine(address)
     assert found is not None

@@ -21,7 +21,7 @@ from herdbook.events.testing.base import assert_sound, event, log_of
 APPEND = "SELECT is_written FROM append_group(%s, %s::json, %s::text[], '{}', NULL)"
 WAITING = """
 SELECT count(*) FROM pg_stat_activity
-WHERE wait_event_type = 'Lock' AND query LIKE '%%append_group%%' AND pid <> %s
+WHERE wait_event_type = 'Lock' AND query LIKE '%%append_%%' AND pid <> %s
 """
 
 
