@@ -62,6 +62,11 @@ _SHORTEST_SECRET: Final = 4
 _REMOVED: Final = b"[removed]"
 
 _BROKEN_OFF: Final = re.compile("disconnected|closed connection")
+_BROKE_OFF_REMEDY: Final = (
+    "Check that Ollama is running there. If the address is that of another program, or "
+    "needs https://, correct it in OLLAMA_HOST (for an added node, with 'herdbook node "
+    "move')"
+)
 _PROBES: Final = {
     "TCP_KEEPIDLE": 30,  # Linux's name
     "TCP_KEEPALIVE": 30,  # and macOS's
@@ -280,6 +285,9 @@ def translate(error: Exception, base_url: str, limits: ClientLimits) -> Herdbook
             | httpx.CookieConflict()
         ):
             return BadAnswerError(node, raw=reason)
+        case httpx.RemoteProtocolError() | httpx.ReadError() | httpx.WriteError():
+            # Something answered the connection, so starting a server may not help.
+            return NodeUnreachableError(node, raw=reason, advice=_BROKE_OFF_REMEDY)
         case _:
             return NodeUnreachableError(node, raw=reason)
 

@@ -28,6 +28,7 @@ from herdbook.core.ollama.bounds import (
     printable,
 )
 from herdbook.core.ollama.html_pages import is_page
+from herdbook.core.ollama.requests import error_in
 from herdbook.core.ollama.wire import RunnerEntry, TagEntry
 
 MODELS: Final = "/api/tags"
@@ -235,9 +236,8 @@ async def _split(
     try:
         return msgspec.json.decode(body, type=_List).models or []
     except msgspec.ValidationError as error:
-        raise BadAnswerError(
-            node, raw=f"{source}: {violation(str(error)).text('the list')}"
-        ) from error
+        reason = error_in(body) or violation(str(error)).text("the list")
+        raise BadAnswerError(node, raw=f"{source}: {reason}") from error
     except UNREADABLE as error:
         # One entry is not valid JSON: NaN, half a character, nested too deeply.
         found = [one async for one in _pieces(body)]

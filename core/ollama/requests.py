@@ -96,15 +96,20 @@ def read(body: bytes, kind: type[Answered], *, node: str) -> Answered:
             if is_page(body)
             else violation(str(error)).text("it")
         )
-        raise BadAnswerError(node, raw=reason) from error
+        raise BadAnswerError(node, raw=error_in(body) or reason) from error
+
+
+def error_in(body: bytes) -> str | None:
+    """Return the error that an answer reports in spite of its status; None if none."""
+    try:
+        return msgspec.json.decode(body, type=ErrorAnswer).message
+    except UNREADABLE:
+        return None
 
 
 def refusal(call: Call, status: int, body: bytes, *, node: str) -> HerdbookError:
     """Return the error for an answer whose status is not 200."""
-    try:
-        message = msgspec.json.decode(body, type=ErrorAnswer).message
-    except UNREADABLE:
-        message = None
+    message = error_in(body)
     about_model = message is not None and status != TOO_MANY_REQUESTS
     return failure(
         call.request,

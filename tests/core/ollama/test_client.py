@@ -601,6 +601,25 @@ def test_each_httpx_exception_maps_to_its_meaning(
     assert isinstance(translate(error, URL, ClientLimits()), kind)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [httpx.RemoteProtocolError("Server disconnected"), httpx.ReadError("reset")],
+)
+def test_server_that_breaks_the_connection_may_be_another_program(
+    error: Exception,
+) -> None:
+    message = str(translate(error, URL, ClientLimits()))
+
+    assert "another program" in message
+    assert "ollama serve" not in message
+
+
+async def test_error_in_place_of_an_answer_is_shown() -> None:
+    async with saying({"error": "closed until 18:00"}).client() as client:
+        with pytest.raises(BadAnswerError, match="closed until 18:00"):
+            await client.tags()
+
+
 def test_message_of_httpx_ends_with_one_full_stop() -> None:
     error = httpx.RemoteProtocolError("Server disconnected without a response.")
 
