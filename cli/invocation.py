@@ -102,6 +102,18 @@ class Invocation:
         Raises:
             NoHomeError: The directory cannot be created or read.
         """
+        return self.data_or("Choose a log file with --db PATH or HERDBOOK_DB")
+
+    @staticmethod
+    def data_or(remedy: str) -> Path:
+        """Return the user data directory, created if missing.
+
+        Args:
+            remedy: What to do if it cannot be used.
+
+        Raises:
+            NoHomeError: The directory cannot be created or read.
+        """
         try:
             path = platformdirs.user_data_path("herdbook", ensure_exists=True)
             next(path.iterdir(), None)
@@ -110,7 +122,7 @@ class Invocation:
             raise NoHomeError(
                 f"the data directory {platformdirs.user_data_path('herdbook')}",
                 f"cannot be created or read: {error.strerror}",
-                "Choose a log file with --db PATH or HERDBOOK_DB",
+                remedy,
             ) from error
         return path
 

@@ -84,17 +84,29 @@ def log_exists(path: Path, *, writable: bool = True) -> bool:
         wal_bytes = _size(log_file_path(path, "-wal"))
         if _size(path):
             return True
+    except PermissionError as error:
+        raise _no_permission(path) from error
     except (OSError, ValueError) as error:  # too long, circular links, or a NUL
         if is_exhausted(error):
             raise StoreUnavailableError(
                 str(path), f"cannot be opened: {TOO_MANY}", RAISE_THE_LIMIT
             ) from error
         raise StoreUnavailableError(
-            str(path), f"is not a usable path: {error}", "Use another path"
+            str(path),
+            f"is not a usable path: {getattr(error, 'strerror', None) or error}",
+            "Use another path",
         ) from error
     if wal_bytes:
         raise _orphaned_wal(path, wal_bytes)
     return False
+
+
+def _no_permission(path: Path) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        str(path),
+        "cannot be accessed: permission denied",
+        "Give permission to use its directory and those above it",
+    )
 
 
 def _check_place(path: Path, access: int) -> None:
@@ -228,11 +240,7 @@ class OpenFile:
         try:
             found = self.path.stat()
         except PermissionError as error:
-            raise StoreUnavailableError(
-                str(self.path),
-                "cannot be reached any more: permission denied",
-                "Give permission to use its directory and those above it",
-            ) from error
+            raise _no_permission(self.path) from error
         except OSError:
             found = None
         if found is None or (found.st_dev, found.st_ino) != self._identity:

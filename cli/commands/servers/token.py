@@ -88,7 +88,8 @@ async def token(  # noqa: PLR0913 - the options of a verb
     with from_extra("the service", "service"):
         # Imported late: the service is an optional extra.
         from herdbook.service.auth import token_file_editor, tokens  # noqa: PLC0415
-    file = file or invocation.data / "tokens.toml"
+    if file is None:
+        file = invocation.data_or("Choose a file with --file") / "tokens.toml"
     if name == LIST and not named:
         _list(invocation, tokens.read_tokens(file))
         return

@@ -66,6 +66,18 @@ def test_token_is_created_with_the_word_create_in_the_default_file(
     assert "ann" in herdbook("token", "list").out
 
 
+def test_unusable_home_is_avoided_with_file(
+    herdbook: Herdbook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "file"))
+
+    answer = herdbook("token", "ann")
+
+    assert answer.code == 1
+    assert "Choose a file with --file" in answer.err
+
+
 def test_token_reads_by_default_and_answers_in_json(
     herdbook: Herdbook, file: Path
 ) -> None:
