@@ -72,6 +72,8 @@ def violation(message: str) -> Violation:
         )
     if text.startswith("JSON is malformed") or "truncated" in text:
         return Violation(path, "is not valid JSON")
+    if text.startswith("is not "):  # an error of our own
+        return Violation(path, text)
     return Violation(path, f"is not valid: {text.replace('`', '')}")
 
 

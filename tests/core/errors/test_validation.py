@@ -48,3 +48,9 @@ def test_a_message_names_the_field_and_the_problem(text: str, said: str) -> None
         msgspec.json.decode(text, type=Outer)
 
     assert violation(str(error.value)).text("it").startswith(said)
+
+
+def test_an_error_of_our_own_is_kept() -> None:
+    own = "is not a valid model name: it is empty"
+
+    assert violation(own).text("it") == f"it {own}"
