@@ -43,6 +43,7 @@ _AGO = r"(\d+) ?([a-z]+?)s?(?: ago)?"
 _ONE_AGO = r"(?:an? ([a-z]+) ago|last (minute|hour|week))"
 _DAY = f"today|yesterday|(?:last )?(?:{'|'.join(_WEEKDAYS)})"
 _CLOCK = rf"(?:({_DAY}) (?:at )?)?(?:at )?(\d{{1,2}}):(\d{{2}})(?::(\d{{2}}))?"
+_TWELVE_HOURS = r"\b(1[0-2]|0?[1-9])(:\d{2}(?::\d{2})?)? ?([ap])m$"
 _NAMED_CLOCK = {"noon": "12:00", "midnight": "00:00"}
 _ISO = r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}.*)?"
 
@@ -159,6 +160,7 @@ class Now(NamedTuple):
             return self.at
         for name, clock_text in _NAMED_CLOCK.items():
             words = re.sub(rf"\b{name}$", clock_text, words)
+        words = re.sub(_TWELVE_HOURS, _in_24_hours, words)
         if re.fullmatch(_DAY, words):
             return self._parse_clock(words, "0", "0", None)
         if one := re.fullmatch(_ONE_AGO, words):
@@ -197,6 +199,12 @@ class Now(NamedTuple):
 
     def _days_since(self, time: datetime) -> int:
         return (self._local(self.at).date() - self._local(time).date()).days
+
+
+def _in_24_hours(clock: re.Match[str]) -> str:
+    """Convert a time such as ``9am`` or ``12:30 pm``."""
+    hours = int(clock[1]) % 12 + (12 if clock[3] == "p" else 0)
+    return f"{hours}{clock[2] or ':00'}"
 
 
 def _days_back(day: str, today: date) -> int:
