@@ -173,7 +173,7 @@ class Progressing(msgspec.Struct, frozen=True, kw_only=True):
     """The progress of a running operation. It is not an event, so it has no position.
 
     Attributes:
-        activity: ``pull``, ``update`` or ``load``.
+        activity: ``pull``, ``update``, ``load`` or ``reload``.
         node: The node of the model.
         actor: The user who started it.
         since: Start time.

@@ -159,6 +159,9 @@ ODD: dict[str, OddLog] = {
     "end of a load that never began": _event(
         STREAM, "LoadInterrupted", {"instance": "gone"}, Kind.TRANSITION
     ),
+    "end of a reload that never began": _event(
+        STREAM, "ReloadFailed", {"kind": "refused", "message": ""}, Kind.TRANSITION
+    ),
     "node fact in a model's stream": _event(STREAM, "NodeLost", LOST, Kind.STREAM),
     "node fact in a new model's stream": _event(
         "model/local/absent:1b", "NodeLost", LOST, Kind.STREAM

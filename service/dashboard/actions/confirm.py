@@ -195,11 +195,13 @@ async def _confirm_cancel(page: PageRequest, status: ModelStatus) -> Confirmatio
         consequences.append(
             "The server keeps the downloaded part. Pull the model again to resume."
         )
+    if activity == "reload":
+        consequences.append("The model may no longer be in memory afterwards.")
     return Confirmation(
         f"Cancel the {activity} of {status.name}?",
         consequences,
         f"Cancel {activity}",
-        leave="Keep loading" if activity == "load" else "Keep pulling",
+        leave="Keep loading" if activity in LOADS else "Keep pulling",
     )
 
 

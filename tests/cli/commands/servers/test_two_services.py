@@ -89,6 +89,10 @@ def test_services_show_and_cancel_the_work_of_each_other_and_survive_a_kill(
     (listed,) = herdbook("ls", "--db", url, "--state", "loaded", "--json").json
     assert (listed["name"], listed["activity"]) == (LOADED, "reload")
     assert "loaded, reloading" in other.http.get("/").text
+    question = other.http.get(f"/models/{LOADED}/cancel?node=local").text
+    assert f"Cancel the reload of {LOADED}?" in question
+    assert "The model may no longer be in memory afterwards." in question
+    assert "Keep loading" in question
     cancelled = other.http.delete(f"/v1/operations/{reload}").json()
     assert cancelled["state"] == "cancelled"
     path = f"/v1/operations/{reload}"
