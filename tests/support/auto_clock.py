@@ -48,7 +48,7 @@ class _NotedWork(SimpleQueue[Any]):
         super().put_nowait(item)
 
 
-aiosqlite.core.SimpleQueue = _NotedWork  # type: ignore[misc, assignment]
+aiosqlite.core.SimpleQueue = _NotedWork  # type: ignore[attr-defined]
 
 
 class AutoClock(sandbox.ManualClock):
@@ -94,7 +94,7 @@ async def advancing(time: AutoClock) -> AsyncIterator[None]:
         _asked.add(future)
         return future
 
-    loop.run_in_executor = noted  # type: ignore[method-assign]
+    loop.run_in_executor = noted  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

@@ -19,6 +19,7 @@ from herdbook.events.sqlite.condition import examine
 from herdbook.events.sqlite.kept_head import KeptHead
 from herdbook.events.sqlite.log_file import Access
 from herdbook.events.sqlite.store import SQLiteEventStore
+from herdbook.events.sqlite.wal import is_in_use
 from herdbook.events.store import ANY
 from herdbook.events.testing.base import event
 from herdbook.events.verify import verify
@@ -190,7 +191,6 @@ async def test_mark_of_a_killed_process_is_removed(path: Path, copy: Path) -> No
 async def test_processes_that_close_at_once_leave_no_mark(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    is_in_use = use_mark.is_in_use
     monkeypatch.setattr(
         use_mark,
         "is_in_use",
