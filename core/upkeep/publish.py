@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -13,8 +13,23 @@ from herdbook.core.errors import CallerError
 from herdbook.core.proof.anchor import Anchor
 from herdbook.events.errors import HerdbookError, in_line
 
+if TYPE_CHECKING:
+    import httpx
+
 ANSWER_WITHIN_S: Final = 15.0
 """Seconds for a whole request, from the connection to the answer."""
+
+PROBLEM: Final = "application/problem+json"
+"""The content type of an error (RFC 9457)."""
+
+LONGEST_PROBLEM: Final = 1 << 16
+"""Length above which an error is not read, bytes."""
+
+
+class _Problem(msgspec.Struct):
+    """The part of an error that is shown."""
+
+    detail: str
 
 
 class NotPublishedError(HerdbookError):
@@ -86,14 +101,31 @@ async def _post(
             httpx.AsyncClient(timeout=ANSWER_WITHIN_S) as client,
             client.stream("POST", url, content=body, headers=headers) as answer,
         ):
-            status = answer.status_code
+            failure = "" if answer.is_success else await _failure(answer)
     except TimeoutError as error:
         raise _failed(where, f"no answer within {ANSWER_WITHIN_S:.0f} s") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         reason = f"{error}" or type(error).__name__
         raise _failed(where, in_line(reason)) from error
-    if not 200 <= status < 300:
-        raise _failed(where, f"the answer has status {status}")
+    if failure:
+        raise _failed(where, failure)
+
+
+async def _failure(answer: httpx.Response) -> str:
+    """Return the status of an answer, and the reason that a Herdbook gives for it."""
+    status = f"the answer has status {answer.status_code}"
+    if not answer.headers.get("content-type", "").startswith(PROBLEM):
+        return status
+    body = b""
+    async for chunk in answer.aiter_bytes():
+        body += chunk
+        if len(body) > LONGEST_PROBLEM:
+            return status
+    try:
+        problem = msgspec.json.decode(body, type=_Problem)
+    except (msgspec.MsgspecError, UnicodeError):
+        return status
+    return f"{status}: {problem.detail}"
 
 
 def _failed(where: str, reason: str) -> NotPublishedError:

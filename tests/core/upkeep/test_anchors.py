@@ -135,6 +135,28 @@ async def test_url_gets_signed_anchors_and_retries(log: Path, tmp_path: Path) ->
         assert len(receiver.bodies) == 4
 
 
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (b'{"detail": "the anchor is of this log"}', "400: the anchor is of this log"),
+        (b'{"detail": 5}', "400"),
+        (b"\xff", "400"),
+        (b'{"detail": "%s"}' % (b"x" * publish.LONGEST_PROBLEM), "400"),
+    ],
+)
+async def test_reason_of_another_herdbook_is_shown(
+    log: Path, body: bytes, shown: str
+) -> None:
+    await append(log, 1)
+    async with Storage.open(log, SystemClock()) as storage, receiving() as receiver:
+        anchor = await make_anchor(storage, SystemClock())
+        head = b"HTTP/1.1 400 Bad\r\ncontent-type: application/problem+json\r\n"
+        receiver.answers = [b"%scontent-length: %d\r\n\r\n%s" % (head, len(body), body)]
+        with pytest.raises(NotPublishedError) as caught:
+            await post_text(receiver.url, anchor, clock=SystemClock())
+    assert caught.value.state.endswith(f"the answer has status {shown}")
+
+
 async def test_url_that_does_not_answer_times_out(log: Path) -> None:
     await append(log, 1)
     clock = ManualClock()
