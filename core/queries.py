@@ -349,8 +349,7 @@ class Queries:
             return AvailableHistory(entries=await self._history(name, chosen, node))
         except UNREADABLE as error:
             entries = await self._history(name, chosen, node, archived=False)
-            missing = f"{error.subject} {error.state}"
-            return AvailableHistory(entries=entries, missing=missing)
+            return AvailableHistory(entries=entries, missing=str(error))
 
     async def _history(
         self,

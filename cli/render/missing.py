@@ -9,10 +9,8 @@ def write_missing(missing: str) -> None:
     """Write a line to the error output, unless nothing is missing.
 
     Args:
-        missing: The archive, and what is wrong with it; empty if nothing is missing.
+        missing: The archive, what is wrong with it and what to do; empty if nothing is
+            missing.
     """
     if missing:
-        sys.stderr.write(
-            f"Not shown: {missing}. Put it next to the log, or set HERDBOOK_ARCHIVES "
-            "to its directory.\n"
-        )
+        sys.stderr.write(f"Not shown: {missing}.\n")

@@ -12,8 +12,8 @@ class AvailableHistory(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         entries: The events, oldest first.
-        missing: The archive whose events are not among them, and what is wrong with
-            it; empty if all are.
+        missing: The archive whose events are not among them, what is wrong with it and
+            what to do; empty if all are.
     """
 
     entries: list[HistoryEntry]

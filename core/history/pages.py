@@ -135,7 +135,7 @@ async def newest_first(store: EventStore, query: PageQuery) -> LogPage:
         except UNREADABLE as error:
             if high == begin:
                 raise
-            missing = f"{error.subject} {error.state}"
+            missing = str(error)
             break
         found += reversed(newest)
         high, width = low, width * WINDOW_GROWTH

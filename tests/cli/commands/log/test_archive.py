@@ -55,6 +55,11 @@ def test_log_without_its_archive_says_what_it_cannot_show(
 ) -> None:
     herdbook(*BEFORE)
     herdbook("backup", str(tmp_path / "copy.db"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-100])
+    damaged = herdbook("log", "--limit", "3000", "--no-refresh")
+    assert "is damaged" in damaged.err
+    assert damaged.err.endswith("Replace it with a copy of the same archive.\n")
     file.unlink()
     missing = f"archive {file.name} with the events #1 to #2048 is missing"
 
@@ -62,6 +67,7 @@ def test_log_without_its_archive_says_what_it_cannot_show(
     assert newest.code == 0
     assert len(newest.out.splitlines()) == LENGTH + 1 - 2 * BLOCK
     assert missing in newest.err
+    assert newest.err.endswith("or set HERDBOOK_ARCHIVES to its directory.\n")
     history = herdbook("history", "m1", "--no-refresh")
     assert history.code == 0
     assert "ConfigurationChanged" not in history.err
