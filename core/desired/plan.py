@@ -173,6 +173,7 @@ class _Planner:
         self, desired: DesiredSet, read_model: ReadModel, registry: ModelRegistry
     ) -> None:
         self._registry = registry
+        self._read_model = read_model
         self._there = [status for status in read_model.statuses() if status.present]
         self._pairs = [(each, read_model.status(each.name)) for each in desired.models]
         self._check_memory(desired.origin)
@@ -213,6 +214,11 @@ class _Planner:
                 yield PullStep(name=status.name, size_bytes=size)
 
     def _expected(self, name: str) -> int | None:
+        """Return the size of a model: on another node, else that in the catalogue."""
+        for node in self._read_model.nodes():
+            status = self._read_model.of(node.name).status(name)
+            if status.present and status.size_bytes is not None:
+                return status.size_bytes
         known = self._registry.find(name)
         found = known.download_of(name) if known else None
         return found[0] if found else None

@@ -12,6 +12,7 @@ from support.fleet_fixture import serve_fleet
 from herdbook.core import Fleet, InvalidDesiredError, NoPlaceError
 from herdbook.core.desired import desired
 from herdbook.core.desired.desired import DesiredSet
+from herdbook.core.desired.plan import PullStep
 from herdbook.core.fleet.desired_nodes import NodePlan
 from herdbook.events.facts import NodeSettings
 
@@ -58,6 +59,17 @@ async def test_models_go_to_the_nodes_and_tags_that_they_name() -> None:
         assert await fleet.on_which(MODEL) == ["gpu1", "gpu2"]
         assert await fleet.on_which(OTHER) == ["gpu2"]
         assert steps(await fleet.plan(chosen)) == {}
+
+
+async def test_size_of_a_pull_is_that_of_the_model_on_another_node() -> None:
+    async with serve_fleet(local="none", gpu1="none") as (_, fleet):
+        (there,) = await fleet.ensure_available(OTHER, "local")
+        plans = await fleet.plan(wanted(other={"nodes": ["gpu1"]}))
+
+        assert steps(plans) == {"gpu1": [f"pull {OTHER}"]}
+        (pull,) = (step for each in plans for step in each.plan.steps)
+        assert isinstance(pull, PullStep)
+        assert pull.size_bytes == there.size_bytes
 
 
 async def test_other_models_stay_where_they_are_or_go_to_one_place() -> None:
