@@ -124,8 +124,9 @@ def _total(loaded: LoadedModels) -> str:
         return "no models loaded"
     total, gpu = loaded.size_bytes, loaded.gpu_bytes
     split = f"{bytes_text(gpu)} on GPUs, {bytes_text(total - gpu)} in main memory"
+    memory = f"{bytes_text(total)} ({split})" if total else "memory not known"
     number = counted(len(loaded.models), "model")
     more = (
         "" if loaded.reported else "; others unknown, the server does not report them"
     )
-    return f"{number} loaded, {bytes_text(total)} ({split}){more}"
+    return f"{number} loaded, {memory}{more}"

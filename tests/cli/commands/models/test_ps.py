@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import httpx
 import pytest
 from support.cli_runner import Herdbook, SandboxThread
@@ -122,3 +124,16 @@ def test_models_loaded_on_a_server_that_does_not_report_them_are_unknown(
     assert "loaded models not reported" in herdbook("refresh").out
     assert "whether a model is loaded is unknown" in herdbook("ls").out
     assert herdbook("ls").code == 0
+
+
+def test_unknown_memory_is_not_shown_as_zero(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
+    listed = httpx.get(f"{server.address}/api/tags", trust_env=False).json()
+    model = listed["models"][0]
+    runner = {"name": model["name"], "digest": model["digest"], "size": 0}
+    body = json.dumps({"models": [runner]})
+    server.apply(answer={"path": "/api/ps", "status": 200, "body": body, "times": 0})
+
+    assert "1 model loaded, memory not known" in herdbook("ps").out
+    assert "memory not known" in herdbook("ls").out
