@@ -63,9 +63,9 @@ _REMOVED: Final = b"[removed]"
 
 _BROKEN_OFF: Final = re.compile("disconnected|closed connection")
 _BROKE_OFF_REMEDY: Final = (
-    "Check that Ollama is running there. If the address is that of another program, or "
-    "needs https://, correct it in OLLAMA_HOST (for an added node, with 'herdbook node "
-    "move')"
+    "Check that Ollama is running there ('ollama serve'). If the address is that of "
+    "another program, or needs https://, correct it in OLLAMA_HOST (for an added node, "
+    "with 'herdbook node move')"
 )
 _PROBES: Final = {
     "TCP_KEEPIDLE": 30,  # Linux's name

@@ -611,7 +611,7 @@ def test_server_that_breaks_the_connection_may_be_another_program(
     message = str(translate(error, URL, ClientLimits()))
 
     assert "another program" in message
-    assert "ollama serve" not in message
+    assert "needs https://" in message
 
 
 async def test_error_in_place_of_an_answer_is_shown() -> None:
