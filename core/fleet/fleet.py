@@ -16,7 +16,12 @@ from herdbook.core.clock import Clock, SystemClock
 from herdbook.core.concurrency.supervisor import TaskStatus
 from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.core.desired.desired import DesiredSet
-from herdbook.core.errors import CallerError, NoPlaceError, UnknownNodeError
+from herdbook.core.errors import (
+    BusyError,
+    CallerError,
+    NoPlaceError,
+    UnknownNodeError,
+)
 from herdbook.core.fleet import desired_nodes, placement
 from herdbook.core.fleet.desired_nodes import NodePlan
 from herdbook.core.fleet.managers import NodeManagers
@@ -177,6 +182,7 @@ class Fleet:
 
         Raises:
             UnknownNodeError: There is no such node.
+            BusyError: Another process added the node, and it is not open here yet.
             HerdbookError: The node cannot be managed now, such as one whose server has
                 another address.
         """
@@ -184,6 +190,12 @@ class Fleet:
         if manager is not None:
             return manager
         error = self.problem(name)
+        if error is None and self._members.has(name):
+            error = BusyError(
+                f"node {name!r}",
+                "was added by another process and is not open in this one yet",
+                "Retry in a few seconds, or open the log again",
+            )
         raise error or UnknownNodeError(name, known=tuple(self.all_names))
 
     def problem(self, name: str) -> Exception | None:

@@ -192,6 +192,11 @@ class Members:
                 )
         return name
 
+    def has(self, name: str) -> bool:
+        """Return whether a node is to be managed, as far as the views have read."""
+        names = {one.name for one in self._members()}
+        return name in names and self.chosen in (None, name)
+
     def status(self, name: str) -> NodeStatus:
         """Return the status of a node, managed or not, as the views have it."""
         known = self._live.views.status.node(node_stream(name))

@@ -138,6 +138,24 @@ async def test_other_processes_get_and_lose_the_managers_of_nodes(
             assert watching.names == ["local"]
 
 
+async def test_node_that_another_process_has_just_added_is_not_unknown(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "herd.db"
+    async with (
+        serve_sandboxes(local="none", gpu1="none") as servers,
+        servers.open_fleet(log) as one,
+        servers.open_fleet(log) as other,
+    ):
+        await one.add("gpu1", servers["gpu1"].url)
+
+        assert [node.name for node in await other.nodes()] == ["gpu1", "local"]
+        with pytest.raises(BusyError, match="not open in this one yet"):
+            other.manager("gpu1")
+        with pytest.raises(UnknownNodeError):
+            other.manager("gpu2")
+
+
 async def test_nodes_survive_a_restart(tmp_path: Path) -> None:
     async with serve_sandboxes(local="herd", gpu1="herd") as servers:
         log = tmp_path / "herd.db"
