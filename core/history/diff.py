@@ -139,21 +139,10 @@ def _model(
     name: str, before: ModelStatus | None, after: ModelStatus | None
 ) -> ModelDifference:
     was, now = _of_model(before), _of_model(after)
-    if not (was["present"] or now["present"]):
-        # It came and went in between: what was learned of it then is no difference.
-        was, now = _without_detected(was), _without_detected(now)
     presence = Presence.STAYED
     if bool(was["present"]) is not bool(now["present"]):
         presence = Presence.APPEARED if now["present"] else Presence.VANISHED
     return ModelDifference(name=name, presence=presence, changes=_changes(was, now))
-
-
-def _without_detected(fields: Mapping[str, Setting]) -> dict[str, Setting]:
-    return {
-        name: value
-        for name, value in fields.items()
-        if name != "context_trained" and not name.startswith("capabilities.")
-    }
 
 
 def _changes(

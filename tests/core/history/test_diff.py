@@ -65,17 +65,6 @@ async def test_model_appears_and_vanishes() -> None:
     assert of(found, "llava:7b")["state"] == ("available", "not_present")
 
 
-async def test_model_that_came_and_went_is_no_difference() -> None:
-    async with serve_manager() as (server, manager):
-        here = (await manager.now()).position
-        await server.pull("smollm2:135m")
-        await manager.refresh()
-        await manager.delete("smollm2:135m")
-        found = await manager.diff(here)
-
-    assert found.models == ()
-
-
 async def test_role_differs_if_its_first_choice_differs() -> None:
     async with serve_manager() as (_, manager):
         before = await manager.recommend(ModelRole.VISION)
