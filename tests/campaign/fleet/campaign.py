@@ -356,7 +356,8 @@ class Campaign:
         """
         last: dict[str, Instance | None] = {}
         for one in writes:
-            writer, holder = self._owner(one.writer), self._owner(one.holder)
+            writer = self._owner(one.writer, one.at)
+            holder = self._owner(one.holder, one.at)
             if one.node in BUSY or (writer and writer.was_starting(one.at)):
                 continue
             if holder is not writer:
@@ -365,8 +366,16 @@ class Campaign:
                     self.wrong.append(f"{one} was written by {writer and writer.name}")
             last[one.node] = writer
 
-    def _owner(self, port: int | None) -> Instance | None:
-        return next((i for i in self._instances if port in i.proxy.ports), None)
+    def _owner(self, port: int | None, at: float) -> Instance | None:
+        """Return the instance that had a port at a time: ports are used again."""
+        if port is None:
+            return None
+        opened = [
+            (max(times), number)
+            for number, instance in enumerate(self._instances)
+            if (times := [t for t in instance.proxy.opened.get(port, ()) if t <= at])
+        ]
+        return self._instances[max(opened)[1]] if opened else None
 
     def summary(self) -> str:
         """Return the counts in a few lines."""

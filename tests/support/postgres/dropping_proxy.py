@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
@@ -17,7 +19,7 @@ class DroppingProxy:
         port: The port that it listens on.
         attempts: Number of connections that clients have tried to make.
         cuts: Number of connections that were cut.
-        ports: Ports of its connections to the server, past and present.
+        opened: When it opened a connection to the server from each port, s since 1970.
         loses: Asked before each piece of data is relayed, with whether it is an answer
             of the server; if it returns true, the connection is cut instead.
         is_open: Whether new connections are accepted.
@@ -30,7 +32,7 @@ class DroppingProxy:
         self.port = 0
         self.attempts = 0
         self.cuts = 0
-        self.ports: set[int] = set()
+        self.opened: defaultdict[int, list[float]] = defaultdict(list)
         self.is_open = True
         self.loses: Callable[[bool], bool] = lambda _: False
 
@@ -64,7 +66,7 @@ class DroppingProxy:
         except OSError:
             writer.transport.abort()
             return
-        self.ports.add(server.get_extra_info("sockname")[1])
+        self.opened[server.get_extra_info("sockname")[1]].append(time.time())
         pair = writer, server
         self._pairs.add(pair)
         for arguments in ((reader, server, False), (server_reader, writer, True)):
