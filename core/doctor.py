@@ -33,13 +33,9 @@ from herdbook.core.log.location import MEMORY, LogLocation
 from herdbook.core.log.storage import Storage
 from herdbook.core.manager import ModelManager
 from herdbook.core.models.registry import ModelRegistry
+from herdbook.core.operations.other_instances import INTERRUPTIONS
 from herdbook.core.settings import ManagerSettings
-from herdbook.events.facts import (
-    LoadInterrupted,
-    PullInterrupted,
-    ReloadInterrupted,
-    UpdateInterrupted,
-)
+from herdbook.events.facts import LoadInterrupted, ReloadInterrupted
 from herdbook.events.findings import Finding
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.recorded import Cause, RecordedEvent
@@ -50,15 +46,7 @@ from herdbook.projections.sentences import describe
 SHOWN_FINDINGS = 5
 """Findings about events that are shown; the others are counted."""
 
-_INTERRUPTED = frozenset(
-    fact.__name__
-    for fact in (
-        LoadInterrupted,
-        PullInterrupted,
-        ReloadInterrupted,
-        UpdateInterrupted,
-    )
-)
+_INTERRUPTED = frozenset(fact.__name__ for fact in INTERRUPTIONS)
 _LOADS_INTERRUPTED = (LoadInterrupted.__name__, ReloadInterrupted.__name__)
 
 

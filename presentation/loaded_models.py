@@ -25,7 +25,8 @@ from herdbook.projections.history import HistoryView
 OfSeveral: TypeAlias = str | msgspec.UnsetType
 """Name of a node where a log has several; otherwise the field is left out."""
 
-_LOADS: Final = frozenset({"ModelLoaded", "ReloadCompleted", "RunnerChanged"})
+LOAD_TYPES: Final = frozenset({"ModelLoaded", "ReloadCompleted", "RunnerChanged"})
+"""Events that put a model into memory, or its runner into another one's place."""
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,14 +129,14 @@ async def last_load(
             before=None if until is None else until + 1,
             newest_first=True,
             stream_prefix=stream,
-            chosen=HistoryFilter(types=_LOADS),
+            chosen=HistoryFilter(types=LOAD_TYPES),
         )
         loads = [event for event in newest.events if event.stream == stream]
         if not loads:  # it is further back than one page reads
             first = await manager.read_log(
                 after=begin, before=begin + 2, newest_first=True
             )
-            loads = [event for event in first.events if event.type in _LOADS]
+            loads = [event for event in first.events if event.type in LOAD_TYPES]
     except UNREADABLE:
         return None
     view = HistoryView()

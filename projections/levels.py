@@ -15,13 +15,14 @@ from herdbook.events import facts
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.streams import model_of, node_of
 
+_IN_MEMORY: Final = (facts.ModelLoaded, facts.ReloadCompleted, facts.RunnerChanged)
+
 LEVEL_TYPES: Final = frozenset(
     fact.__name__
     for fact in (
         *(facts.ModelDiscovered, facts.PullCompleted, facts.ModelUpdated),
         *(facts.ModelVanished, facts.ModelDeleted, facts.CapabilitiesDetected),
-        *(facts.ModelLoaded, facts.ReloadCompleted, facts.RunnerChanged),
-        facts.ModelUnloaded,
+        *(*_IN_MEMORY, facts.ModelUnloaded),
         *(facts.ModelUsed, facts.NodeReached, facts.NodeLost),
     )
 )
@@ -195,5 +196,4 @@ class LevelsView:
 
 
 _REMOVES: Final = (facts.ModelVanished.__name__, facts.ModelDeleted.__name__)
-_IN_MEMORY: Final = (facts.ModelLoaded, facts.ReloadCompleted, facts.RunnerChanged)
 _ARRIVES: Final = (facts.ModelDiscovered, facts.PullCompleted, facts.ModelUpdated)

@@ -144,19 +144,14 @@ def _failed(
     model.last_failure = Failure(event.type, fact.kind, fact.message, event.occurred_at)
 
 
-def _loaded(model: ModelStatus, event: RecordedEvent, fact: facts.ModelLoaded) -> None:
-    model.runner = fact.runner
-    model.keep_alive = model.work = model.last_failure = None
-    if fact.duration_s is not None and fact.runner.expires_at is not None:
-        _learn_keep_alive(model, event.occurred_at, CONFIRMED_WITHIN_S)
-
-
-def _reloaded(
-    model: ModelStatus, event: RecordedEvent, fact: facts.ReloadCompleted
+def _loaded(
+    model: ModelStatus,
+    event: RecordedEvent,
+    fact: facts.ModelLoaded | facts.ReloadCompleted,
 ) -> None:
     model.runner = fact.runner
     model.keep_alive = model.work = model.last_failure = None
-    if fact.runner.expires_at is not None:
+    if fact.duration_s is not None and fact.runner.expires_at is not None:
         _learn_keep_alive(model, event.occurred_at, CONFIRMED_WITHIN_S)
 
 
@@ -164,9 +159,8 @@ def _not_reloaded(
     model: ModelStatus, event: RecordedEvent, fact: facts.ReloadUnchanged
 ) -> None:
     model.work = model.last_failure = None
-    if model.runner is not None and fact.expires_at is not None:
-        model.runner = msgspec.structs.replace(model.runner, expires_at=fact.expires_at)
-        _learn_keep_alive(model, event.occurred_at, CONFIRMED_WITHIN_S)
+    if fact.expires_at is not None:
+        _extend(model, event, fact.expires_at)
 
 
 def _runner_changed(
@@ -181,8 +175,13 @@ def _renewed(
     failure = model.last_failure
     if failure is not None and failure.event == facts.ReloadFailed.__name__:
         model.last_failure = None  # a load has succeeded since
+    _extend(model, event, fact.expires_at)
+
+
+def _extend(model: ModelStatus, event: RecordedEvent, expires_at: datetime) -> None:
+    """Note that the server has changed when the keep-alive of a model ends."""
     if model.runner is not None:
-        model.runner = msgspec.structs.replace(model.runner, expires_at=fact.expires_at)
+        model.runner = msgspec.structs.replace(model.runner, expires_at=expires_at)
         _learn_keep_alive(model, event.occurred_at, CONFIRMED_WITHIN_S)
 
 
@@ -286,8 +285,7 @@ EFFECTS: dict[str, Callable[[ModelStatus, RecordedEvent, Any], None]] = {
                 facts.ReloadFailed,
             ),
         ),
-        (_loaded, (facts.ModelLoaded,)),
-        (_reloaded, (facts.ReloadCompleted,)),
+        (_loaded, (facts.ModelLoaded, facts.ReloadCompleted)),
         (_not_reloaded, (facts.ReloadUnchanged,)),
         (_runner_changed, (facts.RunnerChanged,)),
         (_renewed, (facts.KeepAliveRenewed,)),

@@ -104,8 +104,7 @@ def _remedy(candidate: Candidate, registry: ModelRegistry) -> str:
     """Return how to pull a missing model, with its size."""
     if candidate.reasons != ("not present",):
         return ""
-    known = registry.find(candidate.name)
-    found = known.download_of(candidate.name) if known else None
+    found = registry.download_of(candidate.name)
     download = f", {bytes_text(found[0])}" if found else ""
     return f" (herdbook pull {candidate.name}{download})"
 

@@ -219,8 +219,7 @@ class _Planner:
             status = self._read_model.of(node.name).status(name)
             if status.present and status.size_bytes is not None:
                 return status.size_bytes
-        known = self._registry.find(name)
-        found = known.download_of(name) if known else None
+        found = self._registry.download_of(name)
         return found[0] if found else None
 
     def _unloads(self) -> Iterator[Step]:

@@ -97,15 +97,6 @@ def check_settings(node: str, settings: NodeSettings) -> NodeSettings:
     return settings
 
 
-def address_taken(address: str, node: str) -> CallerError:
-    """Return the error of an address that another node has."""
-    return CallerError(
-        address,
-        f"is the address of node {node!r}",
-        "Use that node. To give it another name, remove it first",
-    )
-
-
 def _invalid(node: str, setting: str, problem: str) -> CallerError:
     subject = f"setting {setting!r}" if setting else "the settings"
     return CallerError(f"{subject} of node {node!r}", problem)
@@ -319,7 +310,11 @@ class Members:
         """
         for one in self._members():
             if one.name != name and one.url and same_server(one.url, address):
-                raise address_taken(address, one.name)
+                raise CallerError(
+                    address,
+                    f"is the address of node {one.name!r}",
+                    "Use that node. To give it another name, remove it first",
+                )
 
     def _check_member(self, node: NodeStatus) -> None:
         """Check that a node is managed.

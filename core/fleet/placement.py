@@ -257,8 +257,7 @@ def expected_size(
     """
     sizes = (view.models.status(model).size_bytes for view in nodes)
     known = next((size for size in sizes if size is not None), None)
-    listed = registry.find(model) if known is None else None
-    found = listed.download_of(model) if listed is not None else None
+    found = registry.download_of(model) if known is None else None
     return found[0] if found else known
 
 

@@ -242,6 +242,11 @@ class ModelRegistry:
         laid._check(upper)
         return laid
 
+    def download_of(self, name: str) -> tuple[int, Source] | None:
+        """Return the size of a model, bytes, and the source of it; None if unknown."""
+        known = self.find(name)
+        return None if known is None else known.download_of(name)
+
     def find(self, name: str) -> KnownModel | None:
         """Return the known model that matches a name; None for an unknown model.
 

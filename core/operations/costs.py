@@ -202,8 +202,7 @@ def free_disk(url: str, folder: Path) -> Figure:
 
 
 def _download(name: str, registry: ModelRegistry) -> Figure:
-    known = registry.find(name)
-    found = known.download_of(name) if known is not None else None
+    found = registry.download_of(name)
     if found is None:
         return _unknown("not known until the pull starts")
     size_bytes, source = found

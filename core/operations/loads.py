@@ -27,13 +27,13 @@ from herdbook.core.operations.operations import Ending, Operation
 from herdbook.core.operations.other_instances import busy_with
 from herdbook.core.operations.runners import LoadRequest, Runners
 from herdbook.core.reconcile.drift import same_runner
+from herdbook.core.reconcile.recovery import interrupted_fact
 from herdbook.events.facts import (
     Fact,
     FactSource,
     KeepAliveRenewed,
     LoadCancelled,
     LoadFailed,
-    LoadInterrupted,
     LoadStarted,
     ModelDeleted,
     ModelLoaded,
@@ -41,7 +41,6 @@ from herdbook.events.facts import (
     ReloadCancelled,
     ReloadCompleted,
     ReloadFailed,
-    ReloadInterrupted,
     ReloadStarted,
     ReloadUnchanged,
     Runner,
@@ -128,7 +127,7 @@ class Loader:
     def _failed(self, recorded: Work, error: Exception) -> Fact:
         """Return the fact for an error. A lost node is not a failure of the model."""
         if _is_node_lost(error):
-            return self._interrupted(recorded)
+            return interrupted_fact(recorded)
         reload = recorded.activity is Activity.RELOAD
         failed = ReloadFailed if reload else LoadFailed
         return failed(kind=kind_of(error), message=message_of(error))
@@ -151,9 +150,9 @@ class Loader:
             if status.work is not None:
                 raise busy_with(name, status.work)
             if status.state is not ModelState.LOADED:
-                return (self._load_started(request),)
+                return (self._started(LoadStarted, request),)
             needed = _needs_other_context(status, request)
-            return (self._reload_started(request),) if needed else ()
+            return (self._started(ReloadStarted, request),) if needed else ()
 
         recorded = await self._repository.decide(name, decide, cause=request.cause)
         if recorded and isinstance(recorded[0].data, LoadStarted):
@@ -215,7 +214,7 @@ class Loader:
         def decide(status: ModelStatus | None) -> Sequence[Fact]:
             free = status is not None and status.work is None
             loaded = status is not None and status.state is ModelState.LOADED
-            return (self._reload_started(request),) if free and loaded else ()
+            return (self._started(ReloadStarted, request),) if free and loaded else ()
 
         try:
             recorded = await self._repository.decide(
@@ -227,15 +226,10 @@ class Loader:
         if recorded:
             work.activity = Activity.RELOAD
 
-    def _load_started(self, request: LoadRequest) -> LoadStarted:
-        return LoadStarted(
-            instance=self._instance,
-            options=dict(request.options),
-            keep_alive=request.keep_alive,
-        )
-
-    def _reload_started(self, request: LoadRequest) -> ReloadStarted:
-        return ReloadStarted(
+    def _started(
+        self, kind: type[LoadStarted | ReloadStarted], request: LoadRequest
+    ) -> Fact:
+        return kind(
             instance=self._instance,
             options=dict(request.options),
             keep_alive=request.keep_alive,
@@ -261,7 +255,7 @@ class Loader:
             if before is None:  # used, but not seen since
                 return (RunnerChanged(runner=runner),)
             if changed:
-                return self._reload_started(request), reloaded
+                return self._started(ReloadStarted, request), reloaded
             if expires_at is None or expires_at == before.expires_at:
                 return ()
             renewed = KeepAliveRenewed(
@@ -273,14 +267,9 @@ class Loader:
 
     def _stopped(self, work: Operation, recorded: Work) -> Fact:
         if work.ending is Ending.INTERRUPTED:
-            return self._interrupted(recorded)
+            return interrupted_fact(recorded)
         reload = recorded.activity is Activity.RELOAD
         return ReloadCancelled() if reload else LoadCancelled()
-
-    def _interrupted(self, recorded: Work) -> Fact:
-        reload = recorded.activity is Activity.RELOAD
-        interrupted = ReloadInterrupted if reload else LoadInterrupted
-        return interrupted(instance=self._instance)
 
     async def _record_failed_reload(
         self, work: Operation, request: LoadRequest, error: Exception
@@ -301,13 +290,13 @@ class Loader:
                 reason = UnloadReason.REQUESTED if seen else UnloadReason.UNKNOWN
                 return (
                     ModelUnloaded(reason=reason),
-                    self._load_started(request),
+                    self._started(LoadStarted, request),
                     LoadFailed(kind=kind, message=message),
                 )
             failed = ReloadFailed(kind=kind, message=message)
             if self._context.is_running_here(work):
                 return (failed,)
-            return self._reload_started(request), failed
+            return self._started(ReloadStarted, request), failed
 
         await finish(self._repository.decide(name, decide, cause=request.cause))
 

@@ -20,8 +20,12 @@ from herdbook.core.errors import OperationEndedError
 from herdbook.core.operations.pull_progress import PullProgress
 from herdbook.events.lifecycle import LOADS, Activity
 
-RESUME: Final = "The server keeps the downloaded part. Pull again to resume"
-"""The remedy of a pull or an update that ended early."""
+_RESUME: Final = "The server keeps the downloaded part. Pull again to resume"
+
+
+def resume_remedy(activity: Activity) -> str:
+    """Return the remedy of an operation that ended early; empty for a load."""
+    return "" if activity in LOADS else _RESUME
 
 
 class Ending(StrEnum):
@@ -181,7 +185,7 @@ class Operation:
             raise OperationEndedError(
                 f"the {self.activity} of {self.name}",
                 f"was {self.ending or Ending.CANCELLED}",
-                "" if self.activity in LOADS else RESUME,
+                resume_remedy(self.activity),
             )
         failure = self._task.exception()
         if failure is not None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from herdbook.core.clock import Clock
 from herdbook.core.errors import BusyError, OperationEndedError, PullError
-from herdbook.core.operations.operations import RESUME
+from herdbook.core.operations.operations import resume_remedy
 from herdbook.core.operations.pull_progress import PullProgress
 from herdbook.core.reconcile.recovery import interrupt_dead
 from herdbook.core.repository import ModelRepository
@@ -44,9 +44,11 @@ CANCEL_WITHIN_S: Final = 10.0
 _CANCELLATIONS: Final = frozenset(
     {PullCancelled, UpdateCancelled, LoadCancelled, ReloadCancelled}
 )
-_INTERRUPTIONS: Final = frozenset(
+INTERRUPTIONS: Final = frozenset(
     {PullInterrupted, UpdateInterrupted, LoadInterrupted, ReloadInterrupted}
 )
+"""Events of operations whose instance ended or was stopped."""
+
 _ENDS: Final[Mapping[Activity, frozenset[type[Fact]]]] = {
     Activity.PULL: frozenset(
         {PullCompleted, PullFailed, PullCancelled, PullInterrupted}
@@ -122,7 +124,9 @@ class OtherInstances:
         if failure is not None and failure.at >= work.since:
             raise _failed_there(name, failure)
         if await self._was_cancelled_on_request(name, work, version):
-            raise OperationEndedError(name, f"{work.activity} was cancelled", RESUME)
+            raise OperationEndedError(
+                name, f"{work.activity} was cancelled", resume_remedy(work.activity)
+            )
 
     async def cancel(self, name: str, activities: Collection[Activity]) -> bool:
         """Request that another instance cancels its work on a model; wait for the end.
@@ -167,11 +171,11 @@ class OtherInstances:
                 await self._clock.sleep(self._poll_every_s)
             await self._repository.catch_up()
         end = await self._end_of(name, work, version)
-        if end in _INTERRUPTIONS:
+        if end in INTERRUPTIONS:
             raise OperationEndedError(
                 name,
                 f"{work.activity} was interrupted: the process that ran it has ended",
-                "" if work.activity in LOADS else RESUME,
+                resume_remedy(work.activity),
             )
         return end in _CANCELLATIONS
 

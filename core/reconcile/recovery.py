@@ -64,7 +64,7 @@ async def interrupt_dead(
         if not dead:
             continue
         interrupted[status.name] = dead
-        facts = [_interrupted(work) for work in dead]
+        facts = [interrupted_fact(work) for work in dead]
         try:
             await repository.record(
                 status.name,
@@ -78,7 +78,8 @@ async def interrupt_dead(
     return interrupted
 
 
-def _interrupted(work: Work) -> Fact:
+def interrupted_fact(work: Work) -> Fact:
+    """Return the fact that the instance of an operation has ended or was stopped."""
     if work.activity in LOADS:
         reload = work.activity is Activity.RELOAD
         return (ReloadInterrupted if reload else LoadInterrupted)(
