@@ -43,6 +43,16 @@ class OperationsFixture:
         request = OperationRequest(kind=kind, model=model)
         return await self.operations.start(request, by, key=key)
 
+    def restarted(self, fleet: Fleet | None = None) -> ClientOperations:
+        """Return operations that know what the log knows.
+
+        Args:
+            fleet: The nodes as another instance opened them; None for this one.
+        """
+        return ClientOperations(
+            fleet or self.fleet, self.server.clock, fetched=lambda _: None
+        )
+
     async def wait_for(self, operation: Operation) -> Operation:
         """Wait for the end of an operation."""
         await self.server.wait_until(lambda: not operation.running)
@@ -56,3 +66,15 @@ async def open_operations(log: Path) -> AsyncIterator[OperationsFixture]:
         opened = OperationsFixture(server, fleet)
         yield opened
         await opened.operations.close()
+
+
+@asynccontextmanager
+async def open_two_instances(
+    log: Path,
+) -> AsyncIterator[tuple[OperationsFixture, ClientOperations]]:
+    """Open the node twice; yield the first, and the operations of the second."""
+    async with (
+        open_operations(log) as fixture,
+        fixture.server.open_fleet(log, refresh=False) as other,
+    ):
+        yield fixture, fixture.restarted(other)

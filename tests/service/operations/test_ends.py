@@ -17,16 +17,11 @@ from support.operations_fixture import (
     SLOW,
     OperationsFixture,
     open_operations,
+    open_two_instances,
 )
 
 from herdbook.core import BusyError, ModelNotFoundError
-from herdbook.service.operations.client_operations import ClientOperations
 from herdbook.service.operations.operation import Kind, OperationRequest, OperationState
-
-
-def restarted(fixture: OperationsFixture) -> ClientOperations:
-    """Return operations that know what the log knows."""
-    return ClientOperations(fixture.fleet, fixture.server.clock, fetched=lambda _: None)
 
 
 def hang(fixture: OperationsFixture, path: str) -> None:
@@ -56,7 +51,9 @@ async def test_load_that_finished_before_its_cancellation_has_succeeded(
             await fixture.operations.close()
 
         assert load.state is OperationState.SUCCEEDED
-        assert (await restarted(fixture).get(load.id)).state is OperationState.SUCCEEDED
+        assert (
+            await fixture.restarted().get(load.id)
+        ).state is OperationState.SUCCEEDED
 
 
 @pytest.mark.parametrize("way", ["cancel", "stop"])
@@ -125,7 +122,7 @@ async def test_key_finds_a_failed_load_that_lost_the_previous_runner(
             "LoadFailed",
         ]
 
-        found = await restarted(fixture).start(request, ANN, key="k")
+        found = await fixture.restarted().start(request, ANN, key="k")
 
         assert (found.id, found.kind) == (load.id, Kind.LOAD)
         assert found.state is OperationState.FAILED
@@ -139,7 +136,7 @@ async def test_unload_observed_by_a_refresh_is_not_an_operation(tmp_path: Path) 
         refresh = await fixture.wait_for(await fixture.start(Kind.REFRESH, key="k"))
         assert (await event_types(fixture.manager, INSTALLED))[-1] == "ModelUnloaded"
 
-        after = restarted(fixture)
+        after = fixture.restarted()
         again = await after.start(OperationRequest(kind=Kind.REFRESH), ANN, key="k")
 
         assert (again.id, again.kind) == (refresh.id, Kind.REFRESH)
@@ -159,7 +156,7 @@ async def test_failed_update_stays_failed_after_later_refreshes(
             "ModelUnloaded",
         ]
 
-        found = await restarted(fixture).get(update.id)
+        found = await fixture.restarted().get(update.id)
 
         assert found.state is update.state is OperationState.FAILED
 
@@ -181,20 +178,13 @@ async def test_key_finds_its_operation_after_the_model_is_deleted(
 async def test_model_that_is_being_pulled_is_busy_and_not_unknown(
     tmp_path: Path,
 ) -> None:
-    log = tmp_path / "herd.db"
-    async with (
-        open_operations(log) as fixture,
-        fixture.server.open_fleet(log, refresh=False) as other,
-    ):
+    async with open_two_instances(tmp_path / "herd.db") as (fixture, elsewhere):
         pull = await fixture.start(Kind.PULL, SLOW)
         await recorded(fixture, SLOW, "PullStarted")
 
         assert await fixture.start(Kind.UPDATE, SLOW) is pull
         with pytest.raises(BusyError, match=pull.id):
             await fixture.start(Kind.LOAD, SLOW)
-        elsewhere = ClientOperations(
-            other, fixture.server.clock, fetched=lambda _: None
-        )
         for kind in (Kind.LOAD, Kind.UNLOAD):
             with pytest.raises(BusyError):
                 await elsewhere.start(OperationRequest(kind=kind, model=SLOW), BEN)
@@ -203,16 +193,9 @@ async def test_model_that_is_being_pulled_is_busy_and_not_unknown(
 async def test_operation_of_another_instance_is_shown_and_cancelled(
     tmp_path: Path,
 ) -> None:
-    log = tmp_path / "herd.db"
-    async with (
-        open_operations(log) as fixture,
-        fixture.server.open_fleet(log, refresh=False) as other,
-    ):
+    async with open_two_instances(tmp_path / "herd.db") as (fixture, elsewhere):
         pull = await fixture.start(Kind.PULL, SLOW)
         await recorded(fixture, SLOW, "PullStarted")
-        elsewhere = ClientOperations(
-            other, fixture.server.clock, fetched=lambda _: None
-        )
 
         assert (await elsewhere.get(pull.id)).running
         assert [one.id for one in await elsewhere.listed()] == [pull.id]
@@ -226,11 +209,7 @@ async def test_operation_of_another_instance_is_shown_and_cancelled(
 async def test_reload_of_another_instance_is_shown_and_cancelled(
     tmp_path: Path,
 ) -> None:
-    log = tmp_path / "herd.db"
-    async with (
-        open_operations(log) as fixture,
-        fixture.server.open_fleet(log, refresh=False) as other,
-    ):
+    async with open_two_instances(tmp_path / "herd.db") as (fixture, elsewhere):
         await fixture.wait_for(await fixture.start(Kind.LOAD, INSTALLED))
         fixture.server.apply(runner_start_delay_s=60)
         request = OperationRequest(
@@ -238,9 +217,6 @@ async def test_reload_of_another_instance_is_shown_and_cancelled(
         )
         reload = await fixture.operations.start(request, ANN)
         await recorded(fixture, INSTALLED, "ReloadStarted")
-        elsewhere = ClientOperations(
-            other, fixture.server.clock, fetched=lambda _: None
-        )
 
         (shown,) = await elsewhere.listed()
         assert (shown.id, shown.kind, shown.running) == (reload.id, Kind.LOAD, True)
@@ -267,7 +243,7 @@ async def test_end_of_a_reload_is_found_after_a_restart(
 
         reload = await fixture.wait_for(await fixture.operations.start(request, ANN))
 
-        found = await restarted(fixture).get(reload.id)
+        found = await fixture.restarted().get(reload.id)
         assert found.state is reload.state
         assert (found.error is None) == (status is None)
         assert reload.state.value == ("succeeded" if status is None else "failed")

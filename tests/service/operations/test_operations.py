@@ -113,9 +113,7 @@ async def test_key_finds_its_operation_for_a_day(tmp_path: Path) -> None:
         first = await fixture.wait_for(
             await fixture.start(Kind.LOAD, INSTALLED, key="k")
         )
-        again = ClientOperations(
-            fixture.fleet, fixture.server.clock, fetched=lambda _: None
-        )
+        again = fixture.restarted()
         request = OperationRequest(kind=Kind.LOAD, model=INSTALLED)
 
         found = await again.start(request, ANN, key="k")
@@ -128,9 +126,7 @@ async def test_key_finds_its_operation_for_a_day(tmp_path: Path) -> None:
 
         fixture.server.time.stride_s = DAY_S
         await fixture.server.clock.sleep(DAY_S + 60)
-        late = ClientOperations(
-            fixture.fleet, fixture.server.clock, fetched=lambda _: None
-        )
+        late = fixture.restarted()
         with pytest.raises(UnknownOperationError):
             await late.get(first.id)
         anew = await late.start(request, ANN, key="k")
