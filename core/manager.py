@@ -113,8 +113,9 @@ class ModelManager(Commands):
             settings: Timeouts, retries and intervals.
             clock: The clock; for tests.
             observer: Receives measurements of appends and requests.
-            refresh: Refresh from the server on opening. A server that does not answer
-                is recorded as lost and raises no error.
+            refresh: Refresh from the server on opening, unless the settings ask for
+                background refreshes and another process makes them already. A server
+                that does not answer is recorded as lost and raises no error.
             reading: Open a log that cannot be written too. Then the server is not
                 asked, and commands are refused.
 
@@ -226,9 +227,10 @@ class ModelManager(Commands):
         interrupted = await interrupt_dead(self._repository, self._instances)
         if self._settings.follow_node:
             await self.move_node()
+        stack.push_async_callback(self._watch.leave)
         if refresh:
             with suppress(OllamaError):  # recorded as a lost node
-                await self._reconciler.refresh(recovered=interrupted)
+                await self._watch.refresh_first(interrupted)
         if self._settings.resume_pulls:
             for name, works in interrupted.items():
                 await self._resume(name, works)

@@ -10,7 +10,7 @@ others follow the log, and one of them takes over when the lease is free.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Final
@@ -86,6 +86,25 @@ class Watch:
             )
         )
 
+    async def refresh_first(self, recovered: Collection[str]) -> None:
+        """Refresh on opening, unless another instance refreshes this node already.
+
+        Without background refreshes, refresh in any case: on behalf of a user.
+
+        Args:
+            recovered: Models whose work was just found interrupted.
+
+        Raises:
+            NodeAddressError: The log has another address for this node.
+            OllamaError: The refresh failed; the node is recorded as lost.
+        """
+        if self._settings.reconcile_every_s is None:
+            await self._reconciler.refresh(recovered=recovered)
+            return
+        self._reconciler.check_address()
+        if await self._instances.hold(self._lease):
+            await self._reconciler.refresh(recovered=recovered, lease=self._lease)
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Watch the server while the block runs, if the settings ask for that."""
@@ -93,12 +112,14 @@ class Watch:
             yield
             return
         self._began = self._clock.now()
-        try:
-            with self._refreshing.joined():
-                async with all_running(*self._tasks):
-                    yield
-        finally:
-            with suppress(StoreError):  # then it ends with this instance
+        with self._refreshing.joined():
+            async with all_running(*self._tasks):
+                yield
+
+    async def leave(self) -> None:
+        """Let another instance refresh the node from now on."""
+        if self._settings.reconcile_every_s is not None:
+            with suppress(StoreError):  # then the lease ends with this instance
                 await self._instances.release(self._lease)
 
     def tasks(self) -> list[TaskStatus]:

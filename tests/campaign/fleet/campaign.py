@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import psycopg
@@ -41,6 +41,16 @@ SETTLED_S = 90.0
 
 SAMPLE_S = 0.5
 """Interval at which the leases are read, seconds."""
+
+
+class _Session(NamedTuple):
+    """A connection of an instance to the database."""
+
+    opened: float
+    instance: Instance
+
+    def __str__(self) -> str:
+        return self.instance.name
 
 
 class Campaign:
@@ -350,32 +360,32 @@ class Campaign:
     def _check_writers(self, writes: list[truth.Write]) -> None:
         """Check that no instance refreshes a node after the next one has begun to.
 
-        An instance also refreshes each node once when it starts, and a node for which
-        it runs an operation. An event whose writer lost the lease in the middle of the
-        statement is no error as long as the next holder has not recorded anything.
+        An instance also refreshes a node for which it runs an operation. An event whose
+        writer lost the lease in the middle of the statement is no error as long as the
+        next holder has not recorded anything.
         """
-        last: dict[str, Instance | None] = {}
+        last: dict[str, _Session | None] = {}
         for one in writes:
-            writer = self._owner(one.writer, one.at)
-            holder = self._owner(one.holder, one.at)
-            if one.node in BUSY or (writer and writer.was_starting(one.at)):
+            if one.node in BUSY:
                 continue
-            if holder is not writer:
-                self.late += 1
-                if one.node in last and last[one.node] is holder:
-                    self.wrong.append(f"{one} was written by {writer and writer.name}")
-            last[one.node] = writer
+            writer = self._session(one.writer, one.at)
+            holder = self._session(one.holder, one.at)
+            if writer and holder and writer.instance is holder.instance:
+                last[one.node] = holder
+                continue
+            self.late += 1
+            if holder is not None and last.get(one.node) == holder:
+                self.wrong.append(f"{one} was written by {writer}")
 
-    def _owner(self, port: int | None, at: float) -> Instance | None:
-        """Return the instance that had a port at a time: ports are used again."""
-        if port is None:
-            return None
-        opened = [
-            (max(times), number)
-            for number, instance in enumerate(self._instances)
-            if (times := [t for t in instance.proxy.opened.get(port, ()) if t <= at])
+    def _session(self, port: int | None, at: float) -> _Session | None:
+        """Return the session that had a port at a time: ports are used again."""
+        sessions = [
+            _Session(opened, instance)
+            for instance in self._instances
+            for opened in instance.proxy.opened.get(port or 0, ())
+            if opened <= at
         ]
-        return self._instances[max(opened)[1]] if opened else None
+        return max(sessions, key=lambda one: one.opened, default=None)
 
     def summary(self) -> str:
         """Return the counts in a few lines."""

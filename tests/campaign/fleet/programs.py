@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,14 +23,12 @@ class Program:
     Attributes:
         name: Its name in messages.
         url: Its address.
-        started: Times between which it was starting, one pair for each start.
     """
 
     def __init__(self, name: str, command: Sequence[str], folder: Path) -> None:
         port = free_port()
         self.name = name
         self.url = f"http://127.0.0.1:{port}"
-        self.started: list[tuple[float, float]] = []
         self._command = [*command, "--port", f"{port}"]
         self._output = folder / f"{name}.output"
         self._process: asyncio.subprocess.Process | None = None
@@ -53,14 +50,12 @@ class Program:
         Raises:
             TimeoutError: It does not start.
         """
-        began = time.time()
         try:
             async with asyncio.timeout(START_S):
                 while not await self._started():
                     await asyncio.sleep(0.2)  # such as an instance without a database
         except TimeoutError:
             raise TimeoutError(f"{self.name} does not start: {self.output}") from None
-        self.started.append((began, time.time()))
 
     async def _started(self) -> bool:
         environment = {
@@ -123,10 +118,6 @@ class Instance(Program):
         command = ("-m", "herdbook.cli", "serve", "--db", database, "--ollama", ollama)
         super().__init__(name, command, folder)
         self.proxy = proxy
-
-    def was_starting(self, at: float) -> bool:
-        """Whether it started at a time, and opened the log."""
-        return any(began <= at <= ended for began, ended in self.started)
 
 
 class Node(Program):

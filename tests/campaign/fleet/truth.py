@@ -1,7 +1,8 @@
 """What the database holds, read without Herdbook: ``psycopg``, ``json``, ``hashlib``.
 
 A trigger of the oracle notes, for each event of a reconciler, which session wrote it
-and which one had the lease of the node at that moment.
+and which one had the lease of the node at that moment. The operations of dead instances
+are recorded as interrupted by whoever notices first: that needs no lease.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ AND (classid::bigint << 32 | objid::bigint) = hashtextextended(%s, 0)
 TRIGGER = """
 CREATE SCHEMA oracle;
 CREATE TABLE oracle.writes (
-    position bigint, node text, writer integer, holder integer,
+    position bigint, type text, node text, writer integer, holder integer,
     at timestamptz DEFAULT clock_timestamp()
 );
 CREATE FUNCTION oracle.note() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -37,8 +38,9 @@ DECLARE
     node text := split_part(NEW.stream, '/', 2);
     lease bigint := hashtextextended('herdbook lease herdbook node/' || node, 0);
 BEGIN
-    INSERT INTO oracle.writes (position, node, writer, holder) SELECT
+    INSERT INTO oracle.writes (position, type, node, writer, holder) SELECT
         NEW.position,
+        NEW.type,
         node,
         (SELECT client_port FROM pg_stat_activity WHERE pid = pg_backend_pid()),
         (
@@ -49,7 +51,8 @@ BEGIN
     RETURN NULL;
 END $$;
 CREATE TRIGGER oracle_notes AFTER INSERT ON herdbook.events
-FOR EACH ROW WHEN (NEW.actor = 'reconciler') EXECUTE FUNCTION oracle.note();
+FOR EACH ROW WHEN (NEW.actor = 'reconciler' AND NEW.type NOT LIKE '%Interrupted')
+EXECUTE FUNCTION oracle.note();
 """
 
 ENDS = {
@@ -82,6 +85,7 @@ class Write(NamedTuple):
 
     Attributes:
         position: The position of the event.
+        type: Its type.
         node: The node that it is about.
         writer: Port of the session that wrote it, on the side of the server.
         holder: Port of the session that had the lease; None if nobody had it.
@@ -89,6 +93,7 @@ class Write(NamedTuple):
     """
 
     position: int
+    type: str
     node: str
     writer: int
     holder: int | None
@@ -103,9 +108,12 @@ def watch_writes(url: str) -> None:
 
 def writes(url: str) -> list[Write]:
     """Return who wrote the events of reconcilers."""
-    query = "SELECT position, node, writer, holder, extract(epoch FROM at)::float8"
+    query = """
+    SELECT position, type, node, writer, holder, extract(epoch FROM at)::float8
+    FROM oracle.writes ORDER BY position
+    """
     with psycopg.connect(url) as connection:
-        rows = connection.execute(f"{query} FROM oracle.writes ORDER BY position")
+        rows = connection.execute(query)
         return [Write(*row) for row in rows]
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import pytest
 from support.manager_fixture import (
     SandboxServer,
     event_types,
@@ -16,8 +17,10 @@ from support.manager_fixture import (
 
 from herdbook.core import ManagerSettings, ModelManager
 from herdbook.core.observer import NoObserver
+from herdbook.core.open_log import OpenLog
 from herdbook.core.reconcile.use_watch import Relayed
 from herdbook.core.reconcile.watch import LEASE_POLL_S
+from herdbook.events.streams import node_stream
 
 NAME = "llama3.2:1b"
 EVERY_S = 60.0
@@ -73,6 +76,7 @@ async def test_one_of_two_refreshes_and_the_other_takes_over(tmp_path: Path) -> 
         one = await leading.enter_async_context(opened(server, log, first))
         await server.clock.sleep(LEASE_POLL_S)
         two = await stack.enter_async_context(opened(server, log, second))
+        assert second.refreshes == 0, "the first instance refreshes already"
         await server.clock.sleep(LEASE_POLL_S)
         at_first, at_second = first.refreshes, second.refreshes
 
@@ -95,6 +99,37 @@ async def test_one_of_two_refreshes_and_the_other_takes_over(tmp_path: Path) -> 
         assert second.refreshes == at_second + 2, "at once when it takes over"
         await server.clock.sleep(10 * EVERY_S)
         assert second.refreshes >= at_second + 11
+
+
+async def test_manager_that_is_not_opened_leaves_the_lease(tmp_path: Path) -> None:
+    """Its process lives on, with the managers of other nodes."""
+    settings = ManagerSettings(reconcile_every_s=EVERY_S)
+    lease = node_stream("local")
+    async with (
+        serve_sandbox() as server,
+        OpenLog.open(tmp_path / "herd.db", server.clock) as log,
+        OpenLog.open(tmp_path / "herd.db", server.clock) as other,
+    ):
+
+        async def open_manager() -> None:
+            async with ModelManager.on(
+                log, ollama=server.url, clock=server.clock, settings=settings
+            ):
+                pass
+
+        def cancel(path: str) -> tuple[float, float]:
+            requested.append(path)
+            opening.cancel()
+            return 0.0, 0.0
+
+        requested = list[str]()
+        opening = asyncio.create_task(open_manager())
+        server.world.delays = cancel
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+
+        assert requested
+        assert await other.instances().hold(lease)
 
 
 async def test_refresh_without_the_lease_records_nothing(tmp_path: Path) -> None:
