@@ -268,7 +268,8 @@ class NodeStatus(Serializable, msgspec.Struct, kw_only=True, gc=False):
         server_version: Version of the server, as it reports it.
         reached: Whether the node answered the last request.
         since: When it started or stopped answering.
-        message: The problem, if the node does not answer.
+        message: The problem, if the node does not answer; empty at an address that has
+            not answered yet.
         version: Version of the stream.
         added_at: When a user added it; None if it was never added.
         removed_at: When a user removed it; None if it was not, or was added again.
@@ -285,6 +286,11 @@ class NodeStatus(Serializable, msgspec.Struct, kw_only=True, gc=False):
     added_at: datetime | None = None
     removed_at: datetime | None = None
     settings: facts.NodeSettings = msgspec.field(default_factory=facts.NodeSettings)
+
+    @property
+    def is_at_new_address(self) -> bool:
+        """Whether it has an address that has not answered yet."""
+        return bool(self.url) and not self.reached and not self.message
 
     @property
     def managed(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from datetime import datetime
 from typing import ClassVar, Final, Self, TypeVar
 
 import msgspec
@@ -67,7 +68,7 @@ class StatusView:
     """
 
     name: ClassVar[str] = "status"
-    form: ClassVar[int] = 7
+    form: ClassVar[int] = 8
 
     def __init__(self) -> None:
         self._models: dict[str, ModelStatus] = {}  # by stream
@@ -215,13 +216,12 @@ class StatusView:
                 node.url, node.server_version = url, version
                 node.reached, node.message = True, ""
             case facts.NodeMoved(to_url=url):
-                # Unreached until a refresh gets an answer from the new address.
-                node.url, node.reached, node.since = url, False, at
+                self._at_new_address(node, url, at)
             case facts.NodeLost(message=message):
                 node.reached, node.since, node.message = False, at, message
             case facts.NodeAdded(url=url):
                 if node.url != url:
-                    node.url, node.reached, node.since = url, False, at
+                    self._at_new_address(node, url, at)
                 node.added_at, node.removed_at = at, None
             case facts.NodeConfigured(settings=settings):
                 node.settings = settings
@@ -231,6 +231,11 @@ class StatusView:
                 pass
             case _:
                 self._note_wrong_stream(event)
+
+    @staticmethod
+    def _at_new_address(node: NodeStatus, url: str, at: datetime) -> None:
+        """Note an address that has not answered yet, so that no problem is known."""
+        node.url, node.reached, node.since, node.message = url, False, at, ""
 
     def find(self, stream: str) -> ModelStatus | None:
         """Return the record of a model's stream without a copy; do not change it."""

@@ -118,6 +118,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         detected: New facts about undetected models, by name.
         weights_of: Returns the weights of a digest, if they are known.
         restarted: Whether the server was lost or changed its version since.
+        moved: Whether the node has had another address until now: then nothing shows
+            why a model is no longer loaded.
         continuity: What an idle connection shows about the server's process.
         previous: The state of the previous refresh; None at the first. Its runners
             are newer than the log's, and without those that we loaded since.
@@ -135,6 +137,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     detected: Mapping[str, CapabilitiesDetected]
     weights_of: WeightsOf
     restarted: bool = False
+    moved: bool = False
     continuity: Continuity = Continuity.UNKNOWN
     previous: ServerState | None = None
     unload_requested: frozenset[str] = frozenset()
@@ -308,11 +311,11 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         return ModelUnloaded(reason=reason, evicted_by=evicted_by), cause
 
     def _reason(self, status: ModelStatus) -> tuple[UnloadReason, str | None]:
+        gone = status.runner
+        if self.moved or gone is None:
+            return UnloadReason.UNKNOWN, None
         if self.restarted:
             return UnloadReason.SERVER_RESTARTED, None
-        gone = status.runner
-        if gone is None:
-            return UnloadReason.UNKNOWN, None
         if any(runner.digest == gone.digest for runner in self.state.runners):
             return UnloadReason.MODEL_REPLACED, None
         if self._expired(gone):  # a deferred unload ends the keep-alive too
@@ -381,7 +384,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         The server lists a new runner only when its load ends, so until then an
         eviction or a reload looks like an unload on request.
         """
-        if not self.state.reports_runners:
+        if self.moved or not self.state.reports_runners:
             return frozenset()
         listed = {runner.digest for runner in self.state.runners}
         return frozenset(

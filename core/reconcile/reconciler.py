@@ -296,6 +296,7 @@ class Reconciler:
                     settled, statuses, deadline=deadline
                 )
                 continuity = self._client.held.continuity()
+                moved = self._repository.node_status().is_at_new_address
                 restarted = await self._reached(state)
                 # After the answers: see work_tracker.py for why this order is sound.
                 streams = await self._changes.changed_elsewhere()
@@ -314,6 +315,7 @@ class Reconciler:
             state,
             announced=streams,
             restarted=continuity is Continuity.CLOSED or (restarted and not same),
+            moved=moved,
         )
         comparison = Comparison(
             state=state,
@@ -321,6 +323,7 @@ class Reconciler:
             detected=detected,
             weights_of=self._weights_of(detected),
             restarted=restarted,
+            moved=moved,
             continuity=continuity,
             previous=self._compared,
             unload_requested=self._unload_requested,

@@ -148,6 +148,7 @@ class UseWatch:
         *,
         announced: Collection[str],
         restarted: bool,
+        moved: bool = False,
     ) -> UseEvidence | None:
         """Return the evidence of uses; None if only another instance runs a gateway.
 
@@ -159,9 +160,11 @@ class UseWatch:
             state: The state now.
             announced: What other instances announce.
             restarted: Whether the server restarted in between.
+            moved: Whether the node has another address: what is in memory there may
+                have been loaded and used long before.
         """
         self._sightings = sightings(
-            self._sightings, previous, state, restarted=restarted
+            self._sightings, previous, state, restarted=restarted or moved
         )
         others_relay = self._changes.relay_mark in announced
         self._relayed_elsewhere = self._relayed is None and others_relay
@@ -175,7 +178,7 @@ class UseWatch:
             cut_off_at=self._cut_off_at,
             unrecorded=relayed.keys(),
             reloading={name for name, one in relayed.items() if not one.changes},
-            sees_loads=not others_relay,
+            sees_loads=not (others_relay or moved),
         )
 
     def _settled(self, at: datetime) -> Mapping[str, Sighting]:

@@ -18,11 +18,12 @@ from herdbook.core import (
     UnknownNodeError,
 )
 from herdbook.core.fleet.managers import SYNC_EVERY_S
-from herdbook.events.facts import NodeSettings
+from herdbook.events.facts import ModelUnloaded, NodeSettings, UnloadReason
 from herdbook.events.lifecycle import ModelState
 
 WATCHED = ManagerSettings(reconcile_every_s=5.0)
 MODEL = "llama3.2:1b"
+LOADED = ("codellama:7b", "llama3.1:8b", "llava:7b")
 
 
 async def test_log_without_added_nodes_has_one_node() -> None:
@@ -118,6 +119,52 @@ async def test_moved_node_is_asked_at_its_new_address() -> None:
 
         assert moved.url == servers["spare"].url
         assert await fleet.on_which(MODEL) == ["gpu1"]
+
+
+async def test_memory_at_a_new_address_shows_neither_uses_nor_reasons() -> None:
+    async with serve_fleet(local="none", gpu1="herd", spare="herd") as (
+        servers,
+        fleet,
+    ):
+        await fleet.remove("spare")
+        gone, on_both, new = LOADED
+        await servers["gpu1"].load(gone)
+        await servers["gpu1"].load(on_both)
+        await fleet.manager("gpu1").refresh()
+        await servers.clock.sleep(60)
+        await servers["spare"].load(on_both)
+        await servers["spare"].load(new)
+        before = len(await recorded_events(fleet.home))
+
+        await fleet.move("gpu1", servers["spare"].url)
+        await fleet.manager("gpu1").refresh()
+
+        events = (await recorded_events(fleet.home))[before:]
+        assert not any(event.type == "ModelUsed" for event in events)
+        unloads = {event.data for event in events if event.type == "ModelUnloaded"}
+        assert unloads == {ModelUnloaded(reason=UnloadReason.UNKNOWN)}
+        loaded = [
+            one.name for one in await fleet.statuses() if one.state is ModelState.LOADED
+        ]
+        assert gone not in loaded
+        assert {on_both, new} <= {*loaded}
+
+        await servers.clock.sleep(10)
+        await servers["spare"].load(new)
+        await fleet.manager("gpu1").refresh()
+        assert (await recorded_events(fleet.home))[-1].type == "ModelUsed"
+
+
+async def test_problem_of_the_old_address_is_not_that_of_the_new_one() -> None:
+    async with serve_fleet(local="none", gpu1="none") as (servers, fleet):
+        servers["gpu1"].apply(server="killed")
+        with pytest.raises(NodeUnreachableError):
+            await fleet.manager("gpu1").refresh()
+        assert (await fleet.node("gpu1")).message
+
+        moved = await fleet.move("gpu1", "http://127.0.0.1:1")
+
+        assert (moved.reached, moved.message) == (False, "")
 
 
 async def test_other_processes_get_and_lose_the_managers_of_nodes(
