@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 import typer
@@ -23,7 +24,7 @@ from herdbook.cli.commands.servers.node_options import (
 )
 from herdbook.cli.completion import complete_node
 from herdbook.cli.errors import DONE, FAILED, UsageError
-from herdbook.cli.invocation import Invocation
+from herdbook.cli.invocation import Invocation, warn
 from herdbook.cli.options import Node, Yes
 from herdbook.cli.output import Column, Piece, Row
 from herdbook.core import Fleet, HerdbookError, NodeStatus, OllamaError, ReadModel
@@ -50,6 +51,9 @@ _COLUMNS = (
     Column("REFRESHED BY", gives_way=4),
     Column("SETTINGS", gives_way=5),
 )
+_NEW_ADDRESS = (NodeAction.ADD, NodeAction.MOVE)
+"""Steps after which a server is asked for the first time."""
+
 EveryNode = Annotated[bool, typer.Option("--all", "-a", help="Include removed nodes.")]
 
 
@@ -125,20 +129,11 @@ async def add(  # noqa: PLR0913 - the settings of a node
     )
     async with invocation.managing_nodes() as fleet:
         await fleet.add(name, url, settings)
-        manager = fleet.manager(name)
-        reason = ""
-        try:
-            await manager.refresh()
-        except OllamaError as error:
-            reason = f": {error}"
-        found = texts.node(await manager.now())
+        asked = await _asked(fleet, name)
     if invocation.json:
-        invocation.screen.write_json(found)
-    elif found.reached:
-        version, number = found.server_version, counted(found.models, "model")
-        invocation.screen.write(f"{name} added: Ollama {version}, {number}")
+        invocation.screen.write_json(asked.node)
     else:
-        invocation.screen.write(f"{name} added, but it does not answer{reason}")
+        invocation.screen.write(f"{name} {asked.text('added')}")
 
 
 @verb("configure", group=node)
@@ -241,7 +236,7 @@ async def move(
     Herdbook refuses to use an address other than the recorded one, because a different
     server may have different models.
     """
-    moved = False
+    moved, text = False, ""
     async with invocation.managing_nodes() as fleet:
         before = await _meant(invocation, fleet, name)
         new = invocation.url if url is None else node_url(before.name, url)
@@ -253,16 +248,15 @@ async def move(
             if not yes and not invocation.agreed(question):
                 return FAILED
             await fleet.move(before.name, new)
-            moved = True
+            asked = await _asked(fleet, before.name)
+            moved, text = True, asked.text(f"moved to {asked.node.url}")
         status = await fleet.node(before.name)
     if invocation.json:
         invocation.screen.write_json(shapes.Node(node=status, moved=moved))
         return DONE
-    if moved:
-        text = f"moved to {status.url}"
-    elif status.url:
+    if not moved and status.url:
         text = f"not moved: its address is already {status.url}"
-    else:
+    elif not moved:
         text = "not moved: no address recorded yet. To record it: herdbook refresh"
     invocation.screen.write(f"{status.name}: {text}")
     return DONE
@@ -294,6 +288,11 @@ async def apply(
         except HerdbookError:
             _write_steps(invocation, done, done=True)
             raise
+        new = [step.node for step in done if step.action in _NEW_ADDRESS]
+        asked = await asyncio.gather(*(_asked(fleet, name) for name in new))
+        for name, one in zip(new, asked, strict=True):
+            if one.error is not None:
+                warn(f"{name}: {one.error}")
     _write_steps(invocation, steps, done=not dry_run)
 
 
@@ -316,9 +315,38 @@ def _write_steps(invocation: Invocation, steps: list[NodeStep], *, done: bool) -
 
 
 def _effect(step: NodeStep) -> str:
-    url = step.url if step.action in (NodeAction.ADD, NodeAction.MOVE) else ""
-    settings = texts.settings_text(step.settings) if step.settings else ""
+    url = step.url if step.action in _NEW_ADDRESS else ""
+    settings = ""
+    if step.settings is not None:
+        settings = texts.settings_text(step.settings)
+        drained = "drained" if step.settings.drained else ""
+        settings = ", ".join(filter(None, [settings, drained]))
+    if step.action is NodeAction.CONFIGURE:
+        return settings or "no settings"
     return ", ".join(filter(None, [url, settings])) or NOTHING
+
+
+class _Asked(NamedTuple):
+    """A node after its server was asked, and why that does not answer."""
+
+    node: texts.Node
+    error: OllamaError | None
+
+    def text(self, done: str) -> str:
+        """Return what was done, and what the server has or why it does not answer."""
+        if self.error is not None:
+            return f"{done}, but it does not answer: {self.error}"
+        number = counted(self.node.models, "model")
+        return f"{done} (Ollama {self.node.server_version}, {number})"
+
+
+async def _asked(fleet: Fleet, name: str) -> _Asked:
+    manager, error = fleet.manager(name), None
+    try:
+        await manager.refresh()
+    except OllamaError as failed:
+        error = failed
+    return _Asked(texts.node(await manager.now()), error)
 
 
 async def _drain(invocation: Invocation, name: str, *, drained: bool) -> None:

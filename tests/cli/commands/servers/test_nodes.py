@@ -36,7 +36,7 @@ def nodes(
     herdbook("refresh")
     added = herdbook("node", "add", "gpu1", found.gpu1.address, "--tag", "vram=24GB")
     assert added.code == 0
-    assert "gpu1 added: Ollama" in added.out
+    assert "gpu1 added (Ollama " in added.out
     assert "5 models" in added.out
     assert herdbook("node", "add", "gpu2", found.gpu2.address).code == 0
     return found
@@ -223,7 +223,11 @@ def test_a_moved_node_is_named_with_its_new_address(
 
     assert moved["moved"] is True
     assert moved["node"]["url"] == other
+    assert moved["node"]["reached"] is True
     assert herdbook("node", "move", "gpu1", other).out.startswith("gpu1: not moved")
+    nowhere = "http://127.0.0.1:1"
+    lost = herdbook("node", "move", "gpu1", nowhere, "--yes").out
+    assert f"gpu1: moved to {nowhere}, but it does not answer: Ollama at " in lost
 
 
 def test_a_file_describes_the_nodes(
@@ -252,6 +256,37 @@ def test_a_file_describes_the_nodes(
     names = [one["name"] for one in herdbook("node", "list", "--json").json]
     assert names == ["gpu1", "gpu3", "local"]
     assert "Nothing to do" in herdbook("node", "apply", str(file), "--prune").out
+
+
+def test_nodes_of_a_file_are_asked_at_once(
+    herdbook: Herdbook,
+    nodes: Nodes,
+    serving: Callable[..., SandboxThread],
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "nodes.toml"
+    other = serving().address
+    file.write_text(
+        f'[nodes.gpu1]\nurl = "{other}"\n'
+        f'[nodes.gpu2]\nurl = "{nodes.gpu2.address}"\ndrained = true\n'
+        '[nodes.gpu3]\nurl = "http://127.0.0.1:1"\n'
+    )
+
+    applied = herdbook("node", "apply", str(file))
+
+    lines = [line.split() for line in applied.out.splitlines()]
+    assert ["move", "gpu1", other] in lines
+    assert ["configure", "gpu2", "drained"] in lines
+    assert "herdbook: warning: gpu3: Ollama at http://127.0.0.1:1" in applied.err
+    assert "gpu1" not in applied.err
+    reached = {
+        one["name"]: one["reached"] for one in herdbook("node", "list", "--json").json
+    }
+    assert reached == {"gpu1": True, "gpu2": True, "gpu3": False, "local": True}
+
+    file.write_text(f'[nodes.gpu2]\nurl = "{nodes.gpu2.address}"\n')
+    back = herdbook("node", "apply", str(file), "--dry-run").out
+    assert "configure   gpu2   no settings" in back
 
 
 def test_the_past_and_the_use_are_those_of_all_nodes(
