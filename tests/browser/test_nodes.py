@@ -46,3 +46,42 @@ def test_node_is_added_drained_and_removed(
 
     expect(row).to_have_count(0)
     assert [one["name"] for one in alone.get("/v1/nodes")] == ["local"]
+
+
+def test_open_pages_follow_the_nodes(
+    alone: RunningService, visits: PageSession, slow_ollama: SandboxThread
+) -> None:
+    visits.expect_errors("404 (Not Found)")
+    models = visits.open(alone)
+    server = visits.open(alone, "/node")
+    added = {"name": "gpu1", "url": slow_ollama.address}
+    assert alone.http.post("/v1/nodes", json=added).status_code == 201
+
+    for page in (models, server):
+        pages = page.get_by_role("navigation", name="Pages")
+        expect(pages.get_by_role("link", name="Nodes")).to_be_visible()
+        expect(page.get_by_role("main")).to_contain_text("gpu1")
+    expect(server).to_have_url(f"{alone.address}/nodes")
+
+    models.goto("/node?node=gpu1")
+    assert alone.http.delete("/v1/nodes/gpu1").status_code == 200
+    main = models.get_by_role("main")
+    expect(main).to_contain_text("'gpu1' is not a node in this log")
+    expect(models.get_by_role("navigation", name="Pages")).to_contain_text("Server")
+
+
+def test_page_that_cannot_be_updated_says_so(
+    alone: RunningService, visits: PageSession
+) -> None:
+    visits.expect_errors("503 (Service Unavailable)")
+    page = visits.open(alone)
+    connection = page.locator("#connection")
+    expect(connection).to_have_text("live")
+
+    page.route(f"{alone.address}/", lambda route: route.fulfill(status=503))
+    uses = "/v1/models/llama3.2:3b/uses"
+    assert alone.http.post(uses, json={}).status_code < 300
+    expect(connection).to_contain_text("not up to date since")
+    page.unroute_all()
+    expect(connection).to_have_text("live")
+    expect(page.get_by_role("main")).to_contain_text("by api:local")

@@ -6,6 +6,8 @@
   const SOONEST = 500; // minimum milliseconds between two fetches ...
   const PATIENCE = 5; // ... and the minimum as a multiple of the last fetch
   const LONGEST_WAIT = 15000; // milliseconds between two attempts to connect
+  const GONE = [404, 409]; // the page is about a node or model that is not there any more
+  const FAILED_WAIT = 3000; // milliseconds until the page is fetched again after a failure
   const REASONS = { too_slow: "this page was too slow", stopping: "the service is stopping", log_failed: "the log cannot be read", revoked: "your token was revoked" };
 
   const page = document.body;
@@ -33,6 +35,8 @@
   let fetching = null;
   let wanted = false;
   let readyAt = 0;
+  let fetchedAt = new Date();
+  let failing = 0;
 
   function soon() {
     wanted = true;
@@ -45,7 +49,7 @@
   function refresh() {
     wanted = false;
     const began = performance.now();
-    fetching ??= fetched().catch(() => null).finally(() => {
+    fetching ??= fetched().catch(() => null).then(noted).finally(() => {
       readyAt = performance.now() + Math.max(SOONEST, PATIENCE * (performance.now() - began));
       fetching = null;
       if (wanted) soon();
@@ -53,12 +57,26 @@
     return fetching;
   }
 
+  // The stream stays open while the service cannot read the log.
+  function noted(fresh) {
+    clearTimeout(failing);
+    if (fresh) {
+      fetchedAt = new Date();
+      if (source?.readyState === EventSource.OPEN) say("live", "live");
+    } else if (source) {
+      say("lost", `not up to date since ${clock(fetchedAt)}, trying again`);
+      failing = setTimeout(soon, FAILED_WAIT);
+    }
+    return fresh;
+  }
+
   async function fetched() {
     const answer = await fetch(location.href, { headers: { accept: "text/html" } });
     if (answer.redirected && new URL(answer.url).pathname === "/login") location.assign(answer.url);
+    else if (answer.redirected && !edited(document.getElementById("main"))) location.replace(answer.url);
     if (answer.status >= 500) return null;
     const fresh = parse(await answer.text());
-    if (answer.ok) swap(fresh);
+    if (answer.ok || GONE.includes(answer.status)) swap(fresh);
     return fresh;
   }
 

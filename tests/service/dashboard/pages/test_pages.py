@@ -446,4 +446,4 @@ def test_browser_that_sends_too_large_a_head_gets_a_page(
 
     assert answer.startswith("HTTP/1.1 413 ")
     assert "content-type: text/html" in answer
-    assert '<a href="/log">Log</a>' in answer
+    assert '<a href="/log" data-key="l">Log</a>' in answer
