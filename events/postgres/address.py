@@ -47,7 +47,7 @@ class PostgresAddress:
         try:
             parts = urlsplit(url)
             query = parse_qsl(
-                parts.query,
+                parts.query.replace("+", "%2B"),  # it is no space, as in libpq
                 keep_blank_values=True,
                 strict_parsing=bool(parts.query),
             )

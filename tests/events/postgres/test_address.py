@@ -49,6 +49,11 @@ def test_libpq_gets_the_password_and_not_the_schema() -> None:
     assert given["target_session_attrs"] == "read-write"
 
 
+def test_plus_is_no_space() -> None:
+    for url in ("postgresql://a:x+y%20z@db/h", "postgresql://db/h?password=x+y%20z"):
+        assert connection_parameters(PostgresAddress(url))["password"] == "x+y z"
+
+
 def test_parameters_of_the_address_replace_the_defaults() -> None:
     address = PostgresAddress("postgresql://db/herd?connect_timeout=60")
 
