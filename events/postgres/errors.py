@@ -53,6 +53,10 @@ class ReplanError(ConflictError):
     """The log has changed since the group was planned; nothing was written."""
 
 
+class ConstraintError(ReplanError):
+    """A constraint or a trigger of the log refuses the group."""
+
+
 class _Known(NamedTuple):
     """An error that is known by a part of its text.
 
@@ -205,8 +209,11 @@ _ON_CONNECTING = (
     ),
 )
 
+_REFUSAL = re.compile(r"failed: \w+:  (.+)")
+"""An answer of the server, in the language of its ``lc_messages``."""
+
 _BY_STATE: dict[str, tuple[type[StoreError], str, str]] = {
-    "23": (ReplanError, "has changed in the meantime", "Read it again, then retry"),
+    "23": (ConstraintError, "has changed in the meantime", "Read it again, then retry"),
     "40": (ReplanError, "has changed in the meantime", "Read it again, then retry"),
     "25006": (
         ConnectionLostError,
@@ -278,6 +285,12 @@ def translate_connecting(error: Exception, subject: str) -> StoreUnavailableErro
     for known in _ON_CONNECTING:
         if re.search(known.text, text):
             return known.kind(subject, known.state, known.remedy)
+    if answer := _REFUSAL.search(text):
+        return NoConnectionError(
+            subject,
+            f"refuses the connection: {answer[1]}",
+            "See the log of the server for the reason",
+        )
     return NoConnectionError(subject, f"cannot be reached: {text}", CHECK_ADDRESS)
 
 
@@ -289,7 +302,7 @@ def _reason_of(error: psycopg.Error) -> str:
     return text.partition("; ")[0].rstrip(".")
 
 
-def text_of(error: Exception) -> str:
+def text_of(error: BaseException) -> str:
     """Return the message of an error in one line, without the address."""
     primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     text = primary or str(error) or type(error).__name__

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from psycopg import sql
 
 from herdbook.events.errors import NewerSchemaError, NotALogError, StoreUnavailableError
 from herdbook.events.postgres.schema import MIGRATIONS, NEWEST
 from herdbook.events.postgres.session import Session
+
+
+class _Found(NamedTuple):
+    """What a database has at the address of a log.
+
+    Attributes:
+        has_schema: Whether the schema exists.
+        version: Number of the log's schema; 0 if there is no log.
+        is_renamed: Whether the schema had another name when the log was created.
+    """
+
+    has_schema: bool
+    version: int = 0
+    is_renamed: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether nothing is to be done."""
+        return self.version == NEWEST and not self.is_renamed
 
 
 async def migrate(session: Session, schema: str) -> None:
@@ -19,16 +40,19 @@ async def migrate(session: Session, schema: str) -> None:
         NewerSchemaError: A newer version wrote the log; it was not changed.
         StoreUnavailableError: The user may not create the log.
     """
-    if await log_version(session, schema) == NEWEST:
+    if (await _find(session, schema)).is_ready:
         return
     try:
         await session.once("begin")
         await session.once("lock_migrations", schema=schema)
-        found = await log_version(session, schema)
-        if found == 0:
-            create = sql.SQL("CREATE SCHEMA IF NOT EXISTS {}")
+        found = await _find(session, schema)
+        # CREATE SCHEMA IF NOT EXISTS needs permission even where the schema exists.
+        if not found.has_schema:
+            create = sql.SQL("CREATE SCHEMA {}")
             await session.script(create.format(sql.Identifier(schema)).as_bytes())
-        for migration in MIGRATIONS[found:]:
+        if found.is_renamed:
+            await session.once("use_renamed_schema")
+        for migration in MIGRATIONS[found.version :]:
             await session.script(migration)
         await session.once("set_schema_version", version=NEWEST)
         await session.once("commit")
@@ -44,6 +68,10 @@ async def log_version(session: Session, schema: str) -> int:
         NotALogError: Another program uses the schema.
         NewerSchemaError: A newer version wrote the log.
     """
+    return (await _find(session, schema)).version
+
+
+async def _find(session: Session, schema: str) -> _Found:
     exists, tables, is_log = (await session.once("tables", schema=schema))[0]
     if not is_log:
         if exists and tables:
@@ -52,17 +80,17 @@ async def log_version(session: Session, schema: str) -> int:
                 f"has the tables of another program in the schema {schema!r}",
                 "Choose another schema: add ?schema=NAME to the address",
             )
-        return 0
+        return _Found(exists)
     rows = await session.once("schema_version")
-    version: int = rows[0][0] if rows else 0
+    if not rows:
+        raise StoreUnavailableError(
+            session.subject, "has no schema version", "Run: herdbook verify"
+        )
+    version, is_renamed = rows[0]
     if version > NEWEST:
         raise NewerSchemaError(
             session.subject,
             f"has schema {version}, but this version supports up to {NEWEST}",
             "Use a newer version of Herdbook",
         )
-    if not rows:
-        raise StoreUnavailableError(
-            session.subject, "has no schema version", "Run: herdbook verify"
-        )
-    return version
+    return _Found(exists, version, is_renamed)

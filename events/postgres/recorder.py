@@ -21,11 +21,18 @@ from datetime import datetime
 import msgspec
 
 from herdbook.events import codec
-from herdbook.events.errors import ConflictError, CorruptLogError, StoreUnavailableError
+from herdbook.events.errors import (
+    ConflictError,
+    CorruptLogError,
+    StoreError,
+    StoreUnavailableError,
+)
 from herdbook.events.postgres.errors import (
     ConnectionLostError,
+    ConstraintError,
     NoConnectionError,
     ReplanError,
+    text_of,
 )
 from herdbook.events.postgres.session import Backoff, Session
 from herdbook.events.postgres.tail import LINE, Tail
@@ -99,6 +106,11 @@ class PostgresRecorder:
             except NoConnectionError as error:
                 if backoff.is_over:
                     raise in_doubt or error from error
+            except StoreError as error:
+                if in_doubt is None:
+                    raise
+                # The server may still run the first statement, and commit it later.
+                raise in_doubt from error
             else:
                 return plan
             self.forget()
@@ -120,6 +132,7 @@ class PostgresRecorder:
                 "append_group",
                 previous=after.hash,
                 rows=_json(events),
+                last=events[-1].position,
                 streams=[],
                 versions=[],
                 pieces=None,
@@ -146,16 +159,25 @@ class PostgresRecorder:
         """Plan and write until no other instance comes first."""
         streams = sorted({draft.stream for draft in drafts})
         lost: set[str] = set()
+        refused_at: Head | None = None
         while True:
             plan = None if afresh else await self._plan(drafts, streams, {}, lost)
-            if plan is None or plan.refuses:  # or an earlier append may be recorded
+            is_fresh = plan is None or plan.refuses  # an earlier append may be recorded
+            if plan is None or is_fresh:
                 plan = await self._plan_afresh(drafts, streams, lost)
                 afresh = False
             holders = _holders(drafts, plan)
             try:
                 if not plan.events or await self._insert(plan, streams, holders, lost):
                     break
-            except ReplanError:  # an event is recorded already
+            except ReplanError as error:  # an event is recorded already
+                # Not if the plan was made from the log itself at the same head.
+                if isinstance(error, ConstraintError) and is_fresh:
+                    if refused_at == plan.begin:
+                        raise _contradiction(
+                            self._session.subject, plan.begin, error
+                        ) from error
+                    refused_at = plan.begin
                 afresh = True
             if backoff.is_over:
                 raise StoreUnavailableError(
@@ -264,6 +286,16 @@ class PostgresRecorder:
             plan.move(position, hashes.split(LINE))
         self.tail.keep(plan.begin.position, missed, plan.recorded)
         return True
+
+
+def _contradiction(subject: str, head: Head, error: Exception) -> CorruptLogError:
+    """Return the error of a log that refuses the event after its head."""
+    reason = f" ({text_of(error.__cause__)})" if error.__cause__ else ""
+    return CorruptLogError(
+        subject,
+        f"refuses an event at #{head.position + 1}, after its head{reason}",
+        "Run: herdbook doctor",
+    )
 
 
 def _holders(drafts: Sequence[Draft], plan: Plan) -> dict[str, str]:

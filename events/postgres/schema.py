@@ -24,6 +24,7 @@ MIGRATIONS: tuple[bytes, ...] = tuple(
         "002_leases.sql",
         "003_faster_appends.sql",
         "004_append_events.sql",
+        "005_head_is_at.sql",
     )
 )
 """The scripts of the migrations; the n-th migration creates schema n."""

@@ -22,6 +22,7 @@ from psycopg.pq import TransactionStatus
 from herdbook.events.errors import CallerError, StoreClosedError, StoreUnavailableError
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.postgres.errors import (
+    CHECK_ADDRESS,
     READ_ONLY,
     USE_PRIMARY,
     ConnectionLostError,
@@ -38,6 +39,9 @@ Row: TypeAlias = tuple[Any, ...]
 
 OLDEST_SERVER = 150_000
 """PostgreSQL 15; older versions are not tested."""
+
+FIRST_WITH_TRANSACTION_TIMEOUT = 170_000
+"""PostgreSQL 17."""
 
 PATIENCE_S = 10.0
 """Time that a call waits for a lost server to return, seconds."""
@@ -57,6 +61,8 @@ LOCK_S = 5
 ANSWER_S = STATEMENT_S + 5.0
 """Time until a connection without an answer counts as lost, seconds."""
 
+_NO_ANSWER = f"did not answer within {ANSWER_S:.0f} s"
+
 _DEFAULTS: dict[str, str | int] = {
     "application_name": "herdbook",
     "connect_timeout": 5,
@@ -72,6 +78,7 @@ _DEFAULTS: dict[str, str | int] = {
 _SETTINGS = (
     f"SET statement_timeout = '{STATEMENT_S}s'; SET lock_timeout = '{LOCK_S}s'; "
     f"SET idle_in_transaction_session_timeout = '{STATEMENT_S}s'; "
+    "SET idle_session_timeout = 0; "
     "SET default_transaction_isolation = 'read committed'; "
     "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; "
     "SET tcp_keepalives_count = 3; "
@@ -188,9 +195,10 @@ class Session:
         async with self._turn:
             connection = await self._connected()
             with self._noticing_loss(connection):
-                await connection.execute(
-                    sql.SQL("LISTEN {}").format(sql.Identifier(channel))
-                )
+                async with asyncio.timeout(ANSWER_S):
+                    await connection.execute(
+                        sql.SQL("LISTEN {}").format(sql.Identifier(channel))
+                    )
 
     async def connect(self) -> None:
         """Connect, unless the session is connected.
@@ -233,7 +241,11 @@ class Session:
             raise self._unreachable(error) from None
         try:
             with self._translated():
-                await self._set_up(connection)
+                async with asyncio.timeout(ANSWER_S):
+                    await self._set_up(connection)
+        except (ConnectionLostError, TimeoutError) as error:  # nothing was sent yet
+            connection.pgconn.finish()
+            raise self._unusable(error) from None
         except BaseException:
             connection.pgconn.finish()
             raise
@@ -257,6 +269,15 @@ class Session:
             and now - self._failed_at < LONGEST_WAIT_S
         ):
             raise self._failure.with_traceback(None)
+
+    def _unusable(
+        self, error: ConnectionLostError | TimeoutError
+    ) -> StoreUnavailableError:
+        """Return the error of a new connection that cannot be used."""
+        state = _NO_ANSWER if isinstance(error, TimeoutError) else error.state
+        self._failure = NoConnectionError(self.subject, state, CHECK_ADDRESS)
+        self._note_loss()
+        return self._failure
 
     def _unreachable(self, error: Exception) -> StoreUnavailableError:
         self._failure = translate_connecting(error, self.subject)
@@ -292,6 +313,8 @@ class Session:
                 "Set pool_mode = session in PgBouncer, or use the server's own address",
             )
         await connection.execute(_SETTINGS)
+        if version >= FIRST_WITH_TRANSACTION_TIMEOUT:
+            await connection.execute("SET transaction_timeout = 0")
         parameters = {"schema": self._address.schema}
         await connection.execute(QUERIES["search_path"], parameters)
         if self._is_durable:
@@ -327,9 +350,7 @@ class Session:
         except TimeoutError:
             self.drop()
             self._note_loss()
-            raise ConnectionLostError(
-                self.subject, f"did not answer within {ANSWER_S:.0f} s"
-            ) from None
+            raise ConnectionLostError(self.subject, _NO_ANSWER) from None
         except ConnectionLostError:
             self.drop()
             self._note_loss()

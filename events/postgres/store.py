@@ -65,6 +65,7 @@ class PostgresEventStore:
         self._writer = Writer(self._recorder, self._committed)
         self._watching: asyncio.Task[None] | None = None
         self._outage: StoreError | None = None
+        self._unread: StoreError | None = None
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -175,13 +176,13 @@ class PostgresEventStore:
         """Return the background tasks by name, each with its failure or None."""
         return {
             "log_writer": self._writer.failure,
-            "log_watcher": self._commits.failure or self._outage,
+            "log_watcher": self._commits.failure or self._outage or self._unread,
         }
 
     def subscribe(self, after: int) -> AsyncGenerator[RecordedEvent, None]:
         """Read after a position, then follow; see ``EventStore.subscribe``.
 
-        While the server cannot be reached, a subscription waits.
+        While the server cannot be reached, or the log is locked, a subscription waits.
         """
         check_read(after, None)
         if self._closing:
@@ -194,8 +195,16 @@ class PostgresEventStore:
     async def _events_after(self, position: int) -> Sequence[RecordedEvent]:
         if kept := self._recorder.tail.beyond(position):
             return kept
-        rows = await self._reading.run("log", after=position, limit=PAGE)
-        return list(codec.read_rows(rows))
+        backoff = Backoff()
+        while True:
+            try:
+                rows = await self._reading.run("log", after=position, limit=PAGE)
+            except StoreUnavailableError as error:
+                self._unread = error
+            else:
+                self._unread = None
+                return list(codec.read_rows(rows))
+            await backoff.wait()
 
     async def _watch(self) -> None:
         """Announce the commits of all instances, until cancelled."""

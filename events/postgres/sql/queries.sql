@@ -37,8 +37,35 @@ SELECT
     to_regclass(quote_ident(%(schema)s) || '.herdbook_log') IS NOT NULL;
 
 -- name: schema_version
--- Number of the last migration that was applied.
-SELECT schema_version FROM herdbook_log;
+-- Number of the last migration that was applied, and whether the schema was renamed
+-- afterwards: then the functions still use the tables of its former name.
+SELECT
+    schema_version,
+    EXISTS (
+        SELECT FROM pg_proc, unnest(proconfig) AS setting
+        WHERE
+            proname = 'events_follow_the_head'
+            AND pronamespace = to_regnamespace(quote_ident(current_schema()))
+            AND starts_with(setting, 'search_path=')
+            AND replace(setting, '"', '') <> 'search_path=' || current_schema()
+    )
+FROM herdbook_log;
+
+-- name: use_renamed_schema
+-- Let the functions of the log use the tables of their own schema.
+DO $$
+DECLARE
+    function regprocedure;
+BEGIN
+    FOR function IN
+        SELECT oid FROM pg_proc
+        WHERE
+            pronamespace = to_regnamespace(quote_ident(current_schema()))
+            AND proconfig IS NOT NULL
+    LOOP
+        EXECUTE 'ALTER FUNCTION ' || function || ' SET search_path FROM CURRENT';
+    END LOOP;
+END $$;
 
 -- name: set_schema_version
 -- Store the number of the last migration that was applied.
@@ -67,7 +94,7 @@ SELECT position, hash, stream_versions(%(streams)s::text[]) FROM head;
 
 -- name: append_group
 -- Write events exactly as they are, if they can follow the head; see the migration.
-SELECT is_written, head_position, head_hash, versions, hashes
+SELECT is_written AND head_is_at(%(last)s)
 FROM append_group(
     %(previous)s,
     %(rows)s::json,
@@ -78,7 +105,9 @@ FROM append_group(
 
 -- name: append_events
 -- Write a group of events, if it can follow the head; see the migration.
-SELECT is_written, head_position, head_hash, versions, hashes, missed, lost
+SELECT
+    is_written AND head_is_at(head_position), head_position, head_hash, versions, hashes,
+    missed, lost
 FROM append_events(
     %(previous)s, %(streams)s, %(event_streams)s, %(event_versions)s, %(ids)s,
     %(types)s, %(schemas)s, %(data)s, %(times)s, %(recorded_at)s, %(actors)s,

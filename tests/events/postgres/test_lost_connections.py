@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 from support.postgres.dropping_proxy import proxied
+from support.postgres.fixture import administrator
 
 from herdbook.events.errors import (
     OutcomeUnknownError,
@@ -15,6 +16,7 @@ from herdbook.events.errors import (
 )
 from herdbook.events.postgres import session
 from herdbook.events.postgres.address import PostgresAddress
+from herdbook.events.postgres.errors import NoConnectionError
 from herdbook.events.postgres.store import PostgresEventStore
 from herdbook.events.recorded import NewEvent, RecordedEvent
 from herdbook.events.snapshots import StoredView
@@ -92,6 +94,87 @@ async def test_outcome_is_unknown_while_the_server_is_away(
         (recorded,) = await store.append("model/n/m", [new], 1)
         assert recorded.position == 2
         await assert_sound(store)
+
+
+@pytest.fixture
+def short_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = session._SETTINGS.replace(b"lock_timeout = '5s'", b"lock_timeout = '1s'")
+    monkeypatch.setattr(session, "_SETTINGS", settings)
+
+
+@pytest.mark.usefixtures("short_locks")
+async def test_append_in_doubt_is_not_reported_as_refused(
+    address: PostgresAddress,
+) -> None:
+    async with (
+        proxied(address) as (proxy, through),
+        await PostgresEventStore.open(through) as store,
+        await PostgresEventStore.open(address) as other,
+        administrator(address) as admin,
+    ):
+        await store.append("model/n/m", [event()], ANY)
+        new = event()
+        left = [True]
+
+        async def lock_events() -> None:
+            await admin.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+
+        def loses(is_answer: bool) -> bool:
+            """Lose the answer of the commit, and lock the log before it is read."""
+            if not (is_answer and left and left.pop()):
+                return False
+            locking.append(asyncio.create_task(lock_events()))
+            return True
+
+        locking: list[asyncio.Task[None]] = []
+        proxy.loses = loses
+        with pytest.raises(OutcomeUnknownError):
+            await store.append("model/n/m", [new], 1)
+        await locking[0]
+        await admin.rollback()
+
+        (recorded,) = await store.append("model/n/m", [new], ANY)
+        assert recorded.position == 2
+        assert len(await log_of(other)) == 2
+
+
+@pytest.mark.usefixtures("short_locks")
+async def test_subscription_waits_while_the_log_is_locked(
+    address: PostgresAddress,
+) -> None:
+    async with (
+        await PostgresEventStore.open(address) as store,
+        await PostgresEventStore.open(address) as other,
+        administrator(address) as admin,
+    ):
+        (first,) = await store.append("model/n/m", [event()], ANY)
+        await admin.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+        events = other.subscribe(0)
+        hearing = asyncio.ensure_future(anext(events))
+        async with asyncio.timeout(20):
+            while other.failures()["log_watcher"] is None:
+                await asyncio.sleep(0.01)
+        assert "locked by another session" in str(other.failures()["log_watcher"])
+        await admin.rollback()
+
+        async with asyncio.timeout(20):
+            assert await hearing == first
+        assert other.failures()["log_watcher"] is None
+        await events.aclose()
+
+
+async def test_server_that_does_not_answer_a_new_connection_counts_as_lost(
+    address: PostgresAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = session.Session(address)
+    with monkeypatch.context() as slow:
+        slow.setattr(session, "ANSWER_S", 0.1)
+        slow.setitem(session.QUERIES, "server", b"SELECT pg_sleep(60)")
+        with pytest.raises(NoConnectionError, match="did not answer"):
+            await one.connect()
+
+    await one.connect()
+    await one.close()
 
 
 async def test_reads_and_snapshots_survive_a_cut(address: PostgresAddress) -> None:

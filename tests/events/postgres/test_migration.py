@@ -23,7 +23,7 @@ from herdbook.events.errors import (
 from herdbook.events.postgres import migration, session
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.postgres.condition import examine, log_exists
-from herdbook.events.postgres.schema import MIGRATIONS, NEWEST
+from herdbook.events.postgres.schema import MIGRATIONS, NEWEST, QUERIES
 from herdbook.events.postgres.store import PostgresEventStore
 from herdbook.events.recorded import GENESIS
 from herdbook.events.shared.group import draft_append, plan_group
@@ -83,6 +83,8 @@ async def test_instances_that_migrate_at_once_keep_an_older_log(
     with monkeypatch.context() as older:
         older.setattr(migration, "MIGRATIONS", MIGRATIONS[:schema])
         older.setattr(migration, "NEWEST", schema)
+        append = QUERIES["append_group"].replace(b"AND head_is_at(%(last)s)", b"")
+        older.setitem(QUERIES, "append_group", append)
         async with await PostgresEventStore.open(address) as store:
             await store.append_stored(plan.events, after=plan.begin)
             log = await log_of(store)
@@ -148,6 +150,50 @@ async def test_failed_migration_leaves_nothing(
     assert not await log_exists(address)
     monkeypatch.undo()
     await (await PostgresEventStore.open(address)).close()
+
+
+@pytest.mark.parametrize(
+    "grant", ["ALTER SCHEMA {} OWNER TO {}", "GRANT USAGE, CREATE ON SCHEMA {} TO {}"]
+)
+async def test_log_is_created_in_a_schema_that_the_user_was_given(
+    grant: str, address: PostgresAddress
+) -> None:
+    async with role(address) as user, administrator(address) as admin:
+        names = map(sql.Identifier, (address.schema, urlsplit(user.url).username or ""))
+        await admin.execute(f"CREATE SCHEMA {address.schema}".encode())
+        await admin.execute(sql.SQL(grant).format(*names))
+        await admin.commit()
+
+        async with await PostgresEventStore.open(user) as store:
+            (recorded,) = await store.append("model/n/m", [event()], ANY)
+
+        assert recorded.position == 1
+
+
+async def test_log_of_a_renamed_schema_is_the_one_that_is_written(
+    address: PostgresAddress,
+) -> None:
+    former = PostgresAddress(with_schema(address.url, f"{address.schema}_former"))
+    async with await PostgresEventStore.open(former) as store:
+        await store.append("model/n/m", [event()], ANY)
+    async with administrator(address) as admin:
+        await admin.execute(
+            f"ALTER SCHEMA {former.schema} RENAME TO {address.schema}".encode()
+        )
+        await admin.commit()
+    async with (
+        await PostgresEventStore.open(address) as store,
+        await PostgresEventStore.open(former) as other,
+        administrator(address) as admin,
+    ):
+        (recorded,) = await store.append("model/n/m", [event()], 1)
+
+        assert (recorded.position, (await store.head()).position) == (2, 2)
+        assert await log_of(other) == []
+        await assert_sound(store)
+        await other.close()
+        await admin.execute(f"DROP SCHEMA {former.schema} CASCADE".encode())
+        await admin.commit()
 
 
 async def test_user_without_permission_is_refused_with_the_remedy(

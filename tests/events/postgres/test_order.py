@@ -10,7 +10,11 @@ import psycopg
 import pytest
 from support.postgres.fixture import administrator
 
-from herdbook.events.errors import WrongExpectedVersionError
+from herdbook.events.errors import (
+    CorruptLogError,
+    StoreError,
+    WrongExpectedVersionError,
+)
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.postgres.store import PostgresEventStore
 from herdbook.events.recorded import RecordedEvent
@@ -130,6 +134,45 @@ async def test_group_that_comes_too_late_is_planned_again(
         late = planned(Head(1, first.hash), "model/n/m", 1)
         assert not await write(other, late)
         await assert_sound(store)
+
+
+async def test_event_that_would_not_move_the_head_is_refused(
+    address: PostgresAddress,
+) -> None:
+    async with (
+        await PostgresEventStore.open(address) as store,
+        administrator(address) as other,
+    ):
+        await store.append("model/n/m", [event()], ANY)
+        plan = planned(await store.head(), "model/n/copied")
+        for change in ("DISABLE", "ENABLE"):
+            await other.execute(f"ALTER TABLE events {change} TRIGGER USER".encode())
+            await other.commit()
+            if change == "DISABLE":
+                with pytest.raises(CorruptLogError, match=r"#2.*missing or disabled"):
+                    await store.append("model/n/m", [event()], ANY)
+                with pytest.raises(StoreError):
+                    await store.append_stored(plan.events, after=plan.begin)
+        (recorded,) = await store.append("model/n/m", [event()], 1)
+
+        assert recorded.position == 2
+        await assert_sound(store)
+
+
+async def test_log_with_events_after_its_head_is_called_damaged(
+    address: PostgresAddress,
+) -> None:
+    async with (
+        await PostgresEventStore.open(address) as store,
+        administrator(address) as other,
+    ):
+        (first, _) = await store.append("model/n/m", [event(), event()], ANY)
+        await other.execute("ALTER TABLE head DISABLE TRIGGER USER")
+        await other.execute("UPDATE head SET position = 1, hash = %s", (first.hash,))
+        await other.commit()
+
+        with pytest.raises(CorruptLogError, match=r"event at #2.*Run: herdbook doctor"):
+            await store.append("model/n/m", [event()], ANY)
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,11 @@ REFUSED = (  # as PostgreSQL 15 says it
         "does not accept this user from this host",
         None,
     ),
+    (
+        "Passwort-Authentifizierung für Benutzer »ann« fehlgeschlagen",
+        "refuses the connection: Passwort-Authentifizierung für Benutzer",
+        NoConnectionError,
+    ),
     ("the database system is in recovery mode", "is recovering", StartingError),
     ("the database system is starting up", "is starting", StartingError),
 )
