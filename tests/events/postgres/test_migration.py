@@ -23,10 +23,12 @@ from herdbook.events.errors import (
 from herdbook.events.postgres import migration, session
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.postgres.condition import examine, log_exists
+from herdbook.events.postgres.instances import PostgresInstances
 from herdbook.events.postgres.schema import MIGRATIONS, NEWEST, QUERIES
 from herdbook.events.postgres.store import PostgresEventStore
 from herdbook.events.recorded import GENESIS
 from herdbook.events.shared.group import draft_append, plan_group
+from herdbook.events.snapshots import StoredView
 from herdbook.events.store import ANY, Head
 from herdbook.events.testing.base import assert_sound, event, log_of
 
@@ -229,6 +231,52 @@ async def test_commits_are_durable_where_the_server_is_lax(
             found = await one._connection.execute("SHOW synchronous_commit")
             assert await found.fetchone() == (wanted,)
             await one.close()
+
+
+SETTINGS_OF_AN_ADMINISTRATOR = (
+    "default_transaction_isolation = 'serializable'",
+    "default_transaction_deferrable = on",
+    "idle_session_timeout = '10ms'",
+    "lock_timeout = '1ms'",
+    "jit = on",
+    "jit_above_cost = 0",
+    "quote_all_identifiers = on",
+    "array_nulls = off",
+    "search_path = 'pg_catalog'",
+    "standard_conforming_strings = off",
+    "bytea_output = 'escape'",
+    "\"DateStyle\" = 'SQL, DMY'",
+    "\"TimeZone\" = 'Asia/Kathmandu'",
+    "synchronous_commit = off",
+)
+
+
+async def test_settings_of_the_user_do_not_matter(address: PostgresAddress) -> None:
+    view = StoredView(name="v", version=1, position=1, hash="a" * 64, data=b"\0\\\xff'")
+    async with (
+        role(address, *SETTINGS_OF_AN_ADMINISTRATOR) as user,
+        administrator(address) as admin,
+    ):
+        name = urlsplit(user.url).username
+        await admin.execute(f"CREATE SCHEMA {address.schema}".encode())
+        await admin.execute(f"ALTER SCHEMA {address.schema} OWNER TO {name}".encode())
+        await admin.commit()
+        async with (
+            await PostgresEventStore.open(user) as store,
+            PostgresInstances.open(user) as instances,
+        ):
+            await store.append("model/n/m", [event("\\ ' \" é")], ANY)
+            await store.save_view(view)
+            await asyncio.sleep(0.02)
+            (recorded,) = await store.append("model/n/m", [event()], 1)
+
+            assert recorded.position == 2
+            assert await store.load_view("v") == view
+            assert await instances.hold("node/n")
+            assert store._writing._connection
+            found = await store._writing._connection.execute("SHOW jit")
+            assert await found.fetchone() == ("off",)
+            await assert_sound(store)
 
 
 async def test_database_must_have_unicode(postgres: str) -> None:
