@@ -2,11 +2,12 @@
 
     python -m benchmarks.scale --nodes 1000 --models 100
     python -m benchmarks.scale --stores
+    python -m benchmarks.scale --readers
 
 The first form records the events of a simulated fleet with the real store, serves that
 log and measures pages, API calls and commands. The servers of the fleet do not exist,
-so all nodes are lost. The second form measures both stores. ``docs/scale.md`` has the
-results.
+so all nodes are lost. The second form measures both stores, the third one the clients
+of a live stream. ``docs/scale.md`` has the results.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
 
+from benchmarks import readers
 from benchmarks.dataset import first_facts, lifecycle_facts, new_event
 from benchmarks.program import cpu_s
 from herdbook.core import views
@@ -79,12 +81,15 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--models", type=int, default=100, help="models of each node")
     parser.add_argument("--stores", action="store_true", help="measure the stores")
+    parser.add_argument("--readers", action="store_true", help="measure live streams")
     asked = parser.parse_args()
     place = Path("build")  # not in /tmp, which may be in memory
     place.mkdir(exist_ok=True)
     with TemporaryDirectory(prefix="scale-", dir=place) as folder:
         if asked.stores:
             asyncio.run(_stores(Path(folder)))
+        elif asked.readers:
+            asyncio.run(_readers(Path(folder)))
         else:
             log = Path(folder) / "herd.db"
             asyncio.run(_fleet(log, asked.nodes, asked.models))
@@ -204,6 +209,13 @@ def _commands(log: Path) -> None:
         took = ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
         what = f"herdbook {words} (exit {ran.returncode}, {len(ran.stdout):,} bytes)"
         _report(f"{what}, CPU time", took, "s")
+
+
+async def _readers(folder: Path) -> None:
+    for name, log in (("SQLite", str(folder / "herd.db")), ("PostgreSQL", None)):
+        with nullcontext(log) if log else _database() as address:
+            print(name, flush=True)
+            await readers.measure(address, _report)
 
 
 async def _stores(folder: Path) -> None:

@@ -10,17 +10,11 @@ import msgspec
 
 from herdbook.core import (
     Cause,
-    HistoryEntry,
-    HistoryFilter,
-    ModelManager,
     ModelState,
     ModelStatus,
     NodeStatus,
     Runner,
 )
-from herdbook.events.archive_file import UNREADABLE
-from herdbook.events.streams import model_stream
-from herdbook.projections.history import HistoryView
 
 OfSeveral: TypeAlias = str | msgspec.UnsetType
 """Name of a node where a log has several; otherwise the field is left out."""
@@ -107,47 +101,8 @@ def _size(group: list[ModelStatus]) -> int:
     return group[0].runner.size_bytes if group[0].runner else 0
 
 
-async def last_load(
-    manager: ModelManager, group: Sequence[ModelStatus], *, until: int | None = None
-) -> HistoryEntry | None:
-    """Return the event that loaded or reloaded the models of a runner.
-
-    None if there is none, or if it is in an archive that is missing or damaged.
-
-    Args:
-        manager: A manager of the log, of any node.
-        group: The models.
-        until: Position of the latest event; None for the end of the log.
-    """
-    status = group[0]
-    if status.why is None:
-        return None
-    begin, stream = status.why.position - 1, model_stream(status.node, status.name)
-    try:
-        newest = await manager.read_log(
-            after=begin,
-            before=None if until is None else until + 1,
-            newest_first=True,
-            stream_prefix=stream,
-            chosen=HistoryFilter(types=LOAD_TYPES),
-        )
-        loads = [event for event in newest.events if event.stream == stream]
-        if not loads:  # it is further back than one page reads
-            first = await manager.read_log(
-                after=begin, before=begin + 2, newest_first=True
-            )
-            loads = [event for event in first.events if event.type in LOAD_TYPES]
-    except UNREADABLE:
-        return None
-    view = HistoryView()
-    for event in loads[:1]:
-        view.apply(event)
-    return view.entries[-1] if view.entries else None
-
-
 def loaded_models(
     groups: Iterable[Sequence[ModelStatus]],
-    loads: Iterable[HistoryEntry | None],
     nodes: Sequence[NodeStatus],
     *,
     reported: bool = True,
@@ -156,15 +111,11 @@ def loaded_models(
 
     Args:
         groups: The models of each runner, from ``by_runner``.
-        loads: The event that loaded each of them, in the same order.
         nodes: The nodes that they are loaded on.
         reported: Whether all servers report which models are loaded.
     """
     stale = {node.name: node.since for node in nodes if not node.reached}
-    models = [
-        _loaded(group, load, several=len(nodes) > 1, stale=stale)
-        for group, load in zip(groups, loads, strict=True)
-    ]
+    models = [_loaded(group, several=len(nodes) > 1, stale=stale) for group in groups]
     return LoadedModels(
         models=models,
         size_bytes=sum(each.size_bytes or 0 for each in models),
@@ -182,12 +133,12 @@ def last_used(group: Sequence[ModelStatus]) -> ModelStatus:
 
 def _loaded(
     group: Sequence[ModelStatus],
-    load: HistoryEntry | None,
     *,
     several: bool,
     stale: Mapping[str, datetime | None],
 ) -> LoadedModel:
     runner, used, node = group[0].runner, last_used(group), group[0].node
+    load = group[0].last_load
     stale_since = stale.get(node) if several else None
     return LoadedModel(
         name=group[0].name,
@@ -200,7 +151,7 @@ def _loaded(
         cpu_bytes=_cpu_bytes(runner) if runner else None,
         context=group[0].context_in_effect,
         expires_at=runner.expires_at if runner else None,
-        loaded_at=load.recorded_at if load else None,
+        loaded_at=load.at if load else None,
         loaded_by=load.actor if load else None,
         observed=load is not None and load.cause is not Cause.COMMAND,
         last_used_at=used.last_used_at,

@@ -26,6 +26,7 @@ from herdbook.projections.sentences import (
     duration_text,
     tokens_text,
 )
+from herdbook.projections.status import Load
 
 NOTHING = "–"  # noqa: RUF001 - an empty cell in a table
 UNKNOWN = NOTHING
@@ -146,7 +147,7 @@ def used_text(status: ModelStatus, now: Now) -> str:
     return f"{now.ago(status.last_used_at)} by {status.last_used_by}"
 
 
-def who_text(entry: HistoryEntry | RecordedEvent) -> str:
+def who_text(entry: HistoryEntry | RecordedEvent | Load) -> str:
     """Return who asked for an event, or that it was observed."""
     words = _UNREQUESTED.get(entry.cause, "")
     if words and entry.actor == RECONCILER:

@@ -41,6 +41,22 @@ class Why(msgspec.Struct, frozen=True, gc=False):
     evicted_by: str | None = None
 
 
+class Load(msgspec.Struct, frozen=True, gc=False):
+    """An event that loaded a model, or replaced its runner.
+
+    Attributes:
+        at: When it happened.
+        cause: Why it was recorded.
+        actor: Who asked for it.
+        position: Position in the log.
+    """
+
+    at: datetime
+    cause: Cause
+    actor: str
+    position: int
+
+
 class Failure(msgspec.Struct, frozen=True, gc=False):
     """The last failure of a model.
 
@@ -125,6 +141,7 @@ class ModelStatus(Serializable, msgspec.Struct, kw_only=True, gc=False):
         detected_schema: Schema of the event that recorded them; 0 if there is none.
         settings: Configured settings, by name.
         runner: The runner of the weights, while the model is loaded.
+        reloaded: The last event that replaced the runner; None since it was loaded.
         keep_alive: The keep-alive that the runner was last seen with, if known.
         last_used_at: Time of the last use; of an observed one, the latest possible.
         last_used_by: Actor of the last use; None for an observed one.
@@ -160,6 +177,7 @@ class ModelStatus(Serializable, msgspec.Struct, kw_only=True, gc=False):
     parameters: dict[str, facts.Setting] = {}
     settings: dict[str, Setting] = {}
     runner: Runner | None = None
+    reloaded: Load | None = None
     keep_alive: KeepAlive | None = None
     last_used_at: datetime | None = None
     last_used_by: str | None = None
@@ -202,6 +220,15 @@ class ModelStatus(Serializable, msgspec.Struct, kw_only=True, gc=False):
         """The running activity: a pull, load or reload, otherwise an update."""
         update = Activity.UPDATE if self.lifecycle.updating else None
         return self.lifecycle.activity or update
+
+    @property
+    def last_load(self) -> Load | None:
+        """The event that loaded the model, or replaced its runner; None if unknown."""
+        if self.state is not ModelState.LOADED:
+            return None
+        if self.reloaded is not None or self.why is None or self.since is None:
+            return self.reloaded
+        return Load(self.since, self.why.cause, self.why.actor, self.why.position)
 
     @property
     def context_configured(self) -> int | None:

@@ -12,7 +12,14 @@ from herdbook.events import facts
 from herdbook.events.facts import Fact, UnloadReason
 from herdbook.events.lifecycle import Activity, ModelState
 from herdbook.events.recorded import RecordedEvent
-from herdbook.projections.status import Failure, KeepAlive, ModelStatus, Why, Work
+from herdbook.projections.status import (
+    Failure,
+    KeepAlive,
+    Load,
+    ModelStatus,
+    Why,
+    Work,
+)
 
 CONFIRMED_WITHIN_S = 1.0
 """Seconds from the end of a load at the server until Herdbook has recorded it."""
@@ -150,9 +157,14 @@ def _loaded(
     fact: facts.ModelLoaded | facts.ReloadCompleted,
 ) -> None:
     model.runner = fact.runner
+    model.reloaded = None if type(fact) is facts.ModelLoaded else _load(event)
     model.keep_alive = model.work = model.last_failure = None
     if fact.duration_s is not None and fact.runner.expires_at is not None:
         _learn_keep_alive(model, event.occurred_at, CONFIRMED_WITHIN_S)
+
+
+def _load(event: RecordedEvent) -> Load:
+    return Load(event.occurred_at, event.cause, event.actor, event.position)
 
 
 def _not_reloaded(
@@ -164,9 +176,9 @@ def _not_reloaded(
 
 
 def _runner_changed(
-    model: ModelStatus, _: RecordedEvent, fact: facts.RunnerChanged
+    model: ModelStatus, event: RecordedEvent, fact: facts.RunnerChanged
 ) -> None:
-    model.runner, model.keep_alive = fact.runner, None
+    model.runner, model.reloaded, model.keep_alive = fact.runner, _load(event), None
 
 
 def _renewed(

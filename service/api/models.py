@@ -32,7 +32,6 @@ from herdbook.presentation.filtering import (
 from herdbook.presentation.loaded_models import (
     LoadedModels,
     by_runner,
-    last_load,
     loaded_models,
 )
 from herdbook.presentation.model_not_found import model_not_found
@@ -205,11 +204,10 @@ async def list_loaded(request: AnyRequest, node: NodeName = None) -> LoadedModel
     service = service_of(request)
     read_models = await service.read_models(node=node)
     groups = by_runner(status for one in read_models for status in one.statuses())
-    loads = [await last_load(service.manager, group) for group in groups]
     fleet, nodes = service.fleet, [one.node_status() for one in read_models]
     running = [one.name for one in nodes if one.name in fleet.names]
     reported = all(fleet.manager(name).reports_loaded for name in running)
-    return loaded_models(groups, loads, nodes, reported=reported)
+    return loaded_models(groups, nodes, reported=reported)
 
 
 @get("/models/{name:str}", responses=READS, tags=_TAG, operation_id="getModel")

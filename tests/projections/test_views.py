@@ -8,14 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.strategies import fold, histories
 
+from herdbook.events.lifecycle import ModelState
 from herdbook.events.recorded import RecordedEvent
 from herdbook.projections.history import HistoryFilter, HistoryView
 from herdbook.projections.recommendation import RecommendationView
 from herdbook.projections.sentences import bytes_text, describe
 from herdbook.projections.statistics import DeferredStatistics, StatisticsView
+from herdbook.projections.status import Load
 from herdbook.projections.status_view import StatusView
 from herdbook.projections.usage.view import UsageView
 from herdbook.projections.view import View
+
+REPLACES_RUNNER = ("ReloadCompleted", "RunnerChanged")
 
 KINDS: list[type[View]] = [StatusView, RecommendationView, StatisticsView, UsageView]
 
@@ -89,6 +93,31 @@ def test_deferred_statistics_never_answer_without_their_dump() -> None:
     for _ in range(2):
         with pytest.raises(msgspec.DecodeError):
             deferred.get("model/local/llama3.2:3b")
+
+
+@given(events=histories())
+def test_last_load_is_the_last_event_that_loaded_or_replaced_a_runner(
+    events: list[RecordedEvent],
+) -> None:
+    view = StatusView()
+    fold(view, events)
+
+    for stream in {event.stream for event in events}:
+        status = view.get(stream)
+        if status is None or status.state is not ModelState.LOADED:
+            assert status is None or status.last_load is None
+            continue
+        assert status.why is not None
+        *_, last = (
+            event
+            for event in events
+            if event.stream == stream
+            and event.position >= status.why.position
+            and (event.position == status.why.position or event.type in REPLACES_RUNNER)
+        )
+        assert status.last_load == Load(
+            last.occurred_at, last.cause, last.actor, last.position
+        )
 
 
 @given(events=histories())

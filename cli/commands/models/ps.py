@@ -8,12 +8,11 @@ from herdbook.cli.app import INSPECT, verb
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.options import NoRefresh
 from herdbook.cli.output import Column, Piece, Row, line
-from herdbook.core import HistoryEntry, ModelStatus, NodeStatus, Runner
+from herdbook.core import ModelStatus, NodeStatus, Runner
 from herdbook.presentation import facts, wording
 from herdbook.presentation.loaded_models import (
     LoadedModels,
     by_runner,
-    last_load,
     last_used,
     loaded_models,
 )
@@ -44,16 +43,12 @@ async def ps(invocation: Invocation, *, no_refresh: NoRefresh = False) -> None:
         several = fleet.is_several
         nodes = [models.node_status() for models in await fleet.now()]
         groups = by_runner(await fleet.statuses())
-        loads = [await last_load(fleet.home, group) for group in groups]
     screen = invocation.screen
-    loaded = loaded_models(groups, loads, nodes, reported=reported)
+    loaded = loaded_models(groups, nodes, reported=reported)
     if invocation.json:
         screen.write_json(loaded)
         return
-    rows = [
-        _row(group, load, invocation.now, several=several)
-        for group, load in zip(groups, loads, strict=True)
-    ]
+    rows = [_row(group, invocation.now, several=several) for group in groups]
     if rows:
         first, *others = _COLUMNS
         columns = [first, Column("NODE"), *others] if several else _COLUMNS
@@ -75,19 +70,11 @@ def _nodes(nodes: Sequence[NodeStatus], now: Now) -> list[str]:
     return [node.name, "" if node.reached else wording.node_text(node, now)]
 
 
-def _row(
-    group: Sequence[ModelStatus],
-    load: HistoryEntry | None,
-    now: Now,
-    *,
-    several: bool,
-) -> Row:
-    status, runner = group[0], group[0].runner
+def _row(group: Sequence[ModelStatus], now: Now, *, several: bool) -> Row:
+    status, runner, load = group[0], group[0].runner, group[0].last_load
     context = status.context_in_effect
     loaded = (
-        f"{now.ago(load.recorded_at)}, {wording.who_text(load)}"
-        if load
-        else wording.UNKNOWN
+        f"{now.ago(load.at)}, {wording.who_text(load)}" if load else wording.UNKNOWN
     )
     cells = [
         Piece(status.name, "bold"),

@@ -11,7 +11,6 @@ from litestar import Response, get, post
 
 from herdbook.core import (
     Diagnosis,
-    HistoryEntry,
     HistoryFilter,
     Level,
     ModelManager,
@@ -26,9 +25,10 @@ from herdbook.core.operations.costs import free_disk, models_folder
 from herdbook.core.upkeep.recurring import UpkeepStatus
 from herdbook.presentation import facts, wording
 from herdbook.presentation.costs import free_text
-from herdbook.presentation.loaded_models import last_load, last_used
+from herdbook.presentation.loaded_models import last_used
 from herdbook.presentation.times import Now
 from herdbook.projections.sentences import counted
+from herdbook.projections.status import Load
 from herdbook.service.auth.tokens import Role
 from herdbook.service.context import service_of
 from herdbook.service.dashboard.charts.colours import Colours
@@ -65,7 +65,7 @@ class Running(NamedTuple):
     memory: str
     expiry: str
     context: str
-    load: HistoryEntry | None
+    load: Load | None
     loaded: str
     used: str
     used_at: datetime | None
@@ -137,7 +137,7 @@ async def node_page(request: AnyRequest) -> Response[str]:
         node=node,
         words=wording.node_text(node, page.now),
         since=page.now.clock(node.since) if node.since else wording.NOTHING,
-        runners=[await _running(page, one, statuses) for one in runners],
+        runners=[_running(page, one, statuses) for one in runners],
         memory=wording.memory_text(statuses),
         memory_bar=memory_bar(runners, colours),
         notice="" if page.past else page.manager.server_notice,
@@ -237,7 +237,7 @@ def _free(page: PageRequest) -> str:
     return free_text(free) if free is not None and free.size_bytes is not None else ""
 
 
-async def _running(
+def _running(
     page: PageRequest, runner: Runner, statuses: Sequence[ModelStatus]
 ) -> Running:
     now = page.now
@@ -249,9 +249,7 @@ async def _running(
         ),
         key=lambda status: (status.name != runner.name, status.name),
     )
-    until = page.read_model.position
-    load = await last_load(page.service.manager, group, until=until)
-    used = last_used(group)
+    load, used = group[0].last_load, last_used(group)
     return Running(
         runner,
         [status.name for status in group],
@@ -259,9 +257,7 @@ async def _running(
         facts.expiry_text(runner, now),
         f"{runner.context_length:,}" if runner.context_length else wording.UNKNOWN,
         load,
-        f"{now.ago(load.recorded_at)}, {wording.who_text(load)}"
-        if load
-        else wording.UNKNOWN,
+        f"{now.ago(load.at)}, {wording.who_text(load)}" if load else wording.UNKNOWN,
         wording.used_text(used, now),
         used.last_used_at,
     )
