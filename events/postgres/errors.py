@@ -223,7 +223,7 @@ _BY_STATE: dict[str, tuple[type[StoreError], str, str]] = {
     "42501": (
         NotPermittedError,
         "does not permit this user to use the log",
-        "GRANT CREATE ON DATABASE to the user, or name a schema that the user owns",
+        "GRANT USAGE ON its schema, and ALL ON ALL TABLES IN it, to the user",
     ),
     "42": (
         CorruptLogError,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from psycopg import sql
 
 from herdbook.events.errors import NewerSchemaError, NotALogError, StoreUnavailableError
+from herdbook.events.postgres.errors import NotPermittedError, text_of
 from herdbook.events.postgres.schema import MIGRATIONS, NEWEST
 from herdbook.events.postgres.session import Session
 
@@ -40,7 +41,8 @@ async def migrate(session: Session, schema: str) -> None:
         NewerSchemaError: A newer version wrote the log; it was not changed.
         StoreUnavailableError: The user may not create the log.
     """
-    if (await _find(session, schema)).is_ready:
+    found = await _find(session, schema)
+    if found.is_ready:
         return
     try:
         await session.once("begin")
@@ -56,9 +58,29 @@ async def migrate(session: Session, schema: str) -> None:
             await session.script(migration)
         await session.once("set_schema_version", version=NEWEST)
         await session.once("commit")
+    except NotPermittedError as error:
+        session.drop()
+        raise _may_not(session.subject, found, error) from error
     except BaseException:
         session.drop()  # the transaction ends with its connection
         raise
+
+
+def _may_not(subject: str, found: _Found, error: Exception) -> NotPermittedError:
+    """Return the error of a user who may not create or migrate the log."""
+    reason = f" ({text_of(error.__cause__)})" if error.__cause__ else ""
+    if found.version:
+        return NotPermittedError(
+            subject,
+            "must be migrated, which this user may not do",
+            f"Start this version once with the user that owns the log{reason}",
+        )
+    return NotPermittedError(
+        subject,
+        "does not permit this user to create the log",
+        "GRANT CREATE ON DATABASE to the user, or name a schema that the user owns"
+        f"{reason}",
+    )
 
 
 async def log_version(session: Session, schema: str) -> int:

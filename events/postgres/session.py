@@ -1,4 +1,4 @@
-"""Connections to a PostgreSQL server: named queries, timeouts and reconnection.
+"""Connections to a PostgreSQL server: named queries, time limits and reconnection.
 
 Every error of the driver is translated here. A session connects when it is first used,
 and again after its connection was lost. It has one statement under way at a time, and
@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.errors import UndefinedFunction, UndefinedTable
 from psycopg.pq import TransactionStatus
 
 from herdbook.events.errors import CallerError, StoreClosedError, StoreUnavailableError
@@ -27,8 +27,14 @@ from herdbook.events.postgres.errors import (
     USE_PRIMARY,
     ConnectionLostError,
     NoConnectionError,
+    NotPermittedError,
     translate,
     translate_connecting,
+)
+from herdbook.events.postgres.parameters import (
+    SETTINGS,
+    STATEMENT_S,
+    connection_parameters,
 )
 from herdbook.events.postgres.schema import QUERIES
 
@@ -52,59 +58,10 @@ FIRST_WAIT_S = 0.05
 LONGEST_WAIT_S = 0.8
 """Longest time between two attempts to connect, seconds."""
 
-STATEMENT_S = 20
-"""Time that a statement may take on the server, seconds."""
-
-LOCK_S = 5
-"""Time that a statement waits for a lock of another session, seconds."""
-
 ANSWER_S = STATEMENT_S + 5.0
 """Time until a connection without an answer counts as lost, seconds."""
 
 _NO_ANSWER = f"did not answer within {ANSWER_S:.0f} s"
-
-_DEFAULTS: dict[str, str | int] = {
-    "application_name": "herdbook",
-    "connect_timeout": 5,
-    # A failover is noticed, and followed where the address names several servers.
-    "target_session_attrs": "read-write",
-    # A server that vanished without a word is noticed after about ten seconds.
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
-
-_SETTINGS = (
-    f"SET statement_timeout = '{STATEMENT_S}s'; SET lock_timeout = '{LOCK_S}s'; "
-    f"SET idle_in_transaction_session_timeout = '{STATEMENT_S}s'; "
-    "SET idle_session_timeout = 0; "
-    # The functions of the log turn sequential scans off. PostgreSQL before 18 does that
-    # by adding to their cost: enough to compile each append, which takes over 100 ms.
-    "SET jit = off; "
-    "SET default_transaction_isolation = 'read committed'; "
-    "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; "
-    "SET tcp_keepalives_count = 3; "
-    "SET client_encoding = 'UTF8'; SET client_min_messages = 'warning'"
-).encode()
-
-
-def connection_parameters(address: PostgresAddress) -> dict[str, Any]:
-    """Return the parameters for libpq.
-
-    Raises:
-        CallerError: libpq does not accept the address.
-    """
-    try:
-        given = conninfo_to_dict(address.url)
-    except psycopg.Error:
-        raise CallerError(  # libpq's message may quote the password
-            str(address),
-            "is not a valid address",
-            "Use postgresql://USER@HOST:PORT/DATABASE?PARAMETER=VALUE with the "
-            "parameters of libpq, and encode special characters in the password",
-        ) from None
-    return {**_DEFAULTS, **given}
 
 
 class Session:
@@ -178,8 +135,36 @@ class Session:
             connection = await self._connected()
             with self._noticing_loss(connection):
                 async with asyncio.timeout(ANSWER_S):
-                    cursor = await connection.execute(statement, parameters)
+                    try:
+                        cursor = await connection.execute(statement, parameters)
+                    except (UndefinedTable, UndefinedFunction):
+                        await self._check_schema(connection)
+                        raise
                     return await cursor.fetchall() if cursor.description else []
+
+    async def _check_schema(self, connection: psycopg.AsyncConnection[Row]) -> None:
+        """Find out why a table was not found: PostgreSQL skips schemas without USAGE.
+
+        Raises:
+            StoreUnavailableError: The schema is gone, or this user may not use it.
+        """
+        if connection.info.transaction_status is not TransactionStatus.IDLE:
+            return
+        schema = self._address.schema
+        cursor = await connection.execute(QUERIES["schema_usage"], {"schema": schema})
+        row = await cursor.fetchone()
+        if row is None:
+            raise StoreUnavailableError(
+                self.subject,
+                f"no longer has the schema {schema!r}",
+                "It was dropped or renamed: correct the address, or restore a backup",
+            )
+        if row != (True,):
+            raise NotPermittedError(
+                self.subject,
+                "does not permit this user to use the log",
+                f"GRANT USAGE ON SCHEMA {schema} to the user",
+            )
 
     async def notified(self, within_s: float) -> None:
         """Wait for a notification, or until a time has passed.
@@ -315,7 +300,7 @@ class Session:
                 "is behind a proxy that gives one session to several clients",
                 "Set pool_mode = session in PgBouncer, or use the server's own address",
             )
-        await connection.execute(_SETTINGS)
+        await connection.execute(SETTINGS)
         if version >= FIRST_WITH_TRANSACTION_TIMEOUT:
             await connection.execute("SET transaction_timeout = 0")
         parameters = {"schema": self._address.schema}

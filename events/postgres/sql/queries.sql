@@ -21,6 +21,11 @@ SELECT
 -- Find the tables of the log, and nothing else.
 SELECT set_config('search_path', quote_ident(%(schema)s), false);
 
+-- name: schema_usage
+-- Whether this user may use a schema; no row if there is none.
+SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace
+WHERE nspname = %(schema)s;
+
 -- name: durable
 -- An acknowledged commit survives a crash; stricter settings stay.
 SELECT set_config('synchronous_commit', 'on', false)

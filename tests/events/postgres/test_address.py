@@ -6,7 +6,7 @@ import pytest
 
 from herdbook.events.errors import CallerError
 from herdbook.events.postgres.address import PostgresAddress, is_postgres
-from herdbook.events.postgres.session import connection_parameters
+from herdbook.events.postgres.parameters import connection_parameters
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from herdbook.events.errors import (
 from herdbook.events.postgres import session
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.postgres.errors import NoConnectionError
+from herdbook.events.postgres.parameters import SETTINGS
+from herdbook.events.postgres.schema import QUERIES
 from herdbook.events.postgres.store import PostgresEventStore
 from herdbook.events.recorded import NewEvent, RecordedEvent
 from herdbook.events.snapshots import StoredView
@@ -98,8 +100,8 @@ async def test_outcome_is_unknown_while_the_server_is_away(
 
 @pytest.fixture
 def short_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = session._SETTINGS.replace(b"lock_timeout = '5s'", b"lock_timeout = '1s'")
-    monkeypatch.setattr(session, "_SETTINGS", settings)
+    settings = SETTINGS.replace(b"lock_timeout = '5s'", b"lock_timeout = '1s'")
+    monkeypatch.setattr(session, "SETTINGS", settings)
 
 
 @pytest.mark.usefixtures("short_locks")
@@ -169,7 +171,7 @@ async def test_server_that_does_not_answer_a_new_connection_counts_as_lost(
     one = session.Session(address)
     with monkeypatch.context() as slow:
         slow.setattr(session, "ANSWER_S", 0.1)
-        slow.setitem(session.QUERIES, "server", b"SELECT pg_sleep(60)")
+        slow.setitem(QUERIES, "server", b"SELECT pg_sleep(60)")
         with pytest.raises(NoConnectionError, match="did not answer"):
             await one.connect()
 

@@ -23,6 +23,7 @@ from herdbook.events.errors import (
 from herdbook.events.postgres import migration, session
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.postgres.condition import examine, log_exists
+from herdbook.events.postgres.errors import NotPermittedError
 from herdbook.events.postgres.instances import PostgresInstances
 from herdbook.events.postgres.schema import MIGRATIONS, NEWEST, QUERIES
 from herdbook.events.postgres.store import PostgresEventStore
@@ -207,6 +208,49 @@ async def test_user_without_permission_is_refused_with_the_remedy(
         await (await PostgresEventStore.open(address)).close()
         with pytest.raises(StoreUnavailableError, match="does not permit"):
             await PostgresEventStore.open(stranger)
+
+
+async def test_user_who_lost_a_privilege_continues_once_it_is_granted(
+    address: PostgresAddress,
+) -> None:
+    async with (
+        role(address) as user,
+        await PostgresEventStore.open(address),
+        administrator(address) as admin,
+    ):
+        names = f"{address.schema} %s {urlsplit(user.url).username}"
+        await admin.execute(f"GRANT USAGE ON SCHEMA {names % 'TO'}".encode())
+        tables = f"ALL ON ALL TABLES IN SCHEMA {names}"
+        await admin.execute(f"GRANT {tables % 'TO'}".encode())
+        await admin.commit()
+        async with await PostgresEventStore.open(user) as store:
+            events = store.subscribe(0)
+            hearing = asyncio.ensure_future(anext(events))
+            for what in ("USAGE ON SCHEMA", "ALL ON ALL TABLES IN"):
+                lost = "ALL ON ALL TABLES IN SCHEMA" if "TABLES" in what else what
+                await admin.execute(f"REVOKE {lost} {names % 'FROM'}".encode())
+                await admin.commit()
+                with pytest.raises(NotPermittedError, match=f"GRANT .*{what}"):
+                    await store.append("model/n/m", [event()], ANY)
+                await admin.execute(f"GRANT USAGE ON SCHEMA {names % 'TO'}".encode())
+            await admin.execute(f"GRANT {tables % 'TO'}".encode())
+            await admin.commit()
+
+            (recorded,) = await store.append("model/n/m", [event()], ANY)
+
+            async with asyncio.timeout(20):
+                assert await hearing == recorded
+            await events.aclose()
+            own, gone = address.schema, f"{address.schema}_gone"
+            await admin.execute(f"ALTER SCHEMA {own} RENAME TO {gone}".encode())
+            await admin.commit()
+            with pytest.raises(StoreUnavailableError, match="no longer has the schema"):
+                await store.head()
+            await admin.execute(f"ALTER SCHEMA {gone} RENAME TO {own}".encode())
+            await admin.execute("UPDATE herdbook_log SET schema_version = 4")
+            await admin.commit()
+        with pytest.raises(NotPermittedError, match="with the user that owns the log"):
+            await PostgresEventStore.open(user)
 
 
 async def test_replica_is_refused_with_the_remedy(
