@@ -19,8 +19,9 @@ from psycopg import sql
 from psycopg.errors import UndefinedFunction, UndefinedTable
 from psycopg.pq import TransactionStatus
 
-from herdbook.events.errors import CallerError, StoreClosedError, StoreUnavailableError
+from herdbook.events.errors import StoreClosedError, StoreUnavailableError
 from herdbook.events.postgres.address import PostgresAddress
+from herdbook.events.postgres.answers import answering
 from herdbook.events.postgres.errors import (
     CHECK_ADDRESS,
     READ_ONLY,
@@ -28,7 +29,6 @@ from herdbook.events.postgres.errors import (
     ConnectionLostError,
     NoConnectionError,
     NotPermittedError,
-    translate,
     translate_connecting,
 )
 from herdbook.events.postgres.parameters import (
@@ -61,8 +61,6 @@ LONGEST_WAIT_S = 0.8
 ANSWER_S = STATEMENT_S + 5.0
 """Time until a connection without an answer counts as lost, seconds."""
 
-_NO_ANSWER = f"did not answer within {ANSWER_S:.0f} s"
-
 
 class Session:
     """A connection that runs queries by name and reconnects.
@@ -71,6 +69,8 @@ class Session:
         address: Address of the log.
         is_durable: Whether commits must survive a crash of the server.
         instance: Id of an instance; each connection takes its lock.
+        answer_s: Time until a connection without an answer counts as lost, seconds; by
+            default ``ANSWER_S``.
 
     Attributes:
         subject: Address of the log, without its password.
@@ -85,11 +85,13 @@ class Session:
         *,
         is_durable: bool = True,
         instance: str | None = None,
+        answer_s: float | None = None,
     ) -> None:
         self._address = address
         self._parameters = connection_parameters(address)
         self._is_durable = is_durable
         self._instance = instance
+        self._answer_s = answer_s
         self._connection: psycopg.AsyncConnection[Row] | None = None
         self._turn = asyncio.Lock()
         self._is_closed = False
@@ -134,13 +136,12 @@ class Session:
         async with self._turn:
             connection = await self._connected()
             with self._noticing_loss(connection):
-                async with asyncio.timeout(ANSWER_S):
-                    try:
-                        cursor = await connection.execute(statement, parameters)
-                    except (UndefinedTable, UndefinedFunction):
-                        await self._check_schema(connection)
-                        raise
-                    return await cursor.fetchall() if cursor.description else []
+                try:
+                    cursor = await connection.execute(statement, parameters)
+                except (UndefinedTable, UndefinedFunction):
+                    await self._check_schema(connection)
+                    raise
+                return await cursor.fetchall() if cursor.description else []
 
     async def _check_schema(self, connection: psycopg.AsyncConnection[Row]) -> None:
         """Find out why a table was not found: PostgreSQL skips schemas without USAGE.
@@ -183,10 +184,9 @@ class Session:
         async with self._turn:
             connection = await self._connected()
             with self._noticing_loss(connection):
-                async with asyncio.timeout(ANSWER_S):
-                    await connection.execute(
-                        sql.SQL("LISTEN {}").format(sql.Identifier(channel))
-                    )
+                await connection.execute(
+                    sql.SQL("LISTEN {}").format(sql.Identifier(channel))
+                )
 
     async def connect(self) -> None:
         """Connect, unless the session is connected.
@@ -209,6 +209,10 @@ class Session:
         async with self._turn:
             self.drop()
 
+    @property
+    def _limit_s(self) -> float:
+        return ANSWER_S if self._answer_s is None else self._answer_s
+
     async def _connected(self) -> psycopg.AsyncConnection[Row]:
         if self._is_closed:
             raise StoreClosedError(self.subject, "is closed", "Open it again")
@@ -228,12 +232,13 @@ class Session:
         except (psycopg.Error, OSError) as error:
             raise self._unreachable(error) from None
         try:
-            with self._translated():
-                async with asyncio.timeout(ANSWER_S):
-                    await self._set_up(connection)
-        except (ConnectionLostError, TimeoutError) as error:  # nothing was sent yet
+            with answering(connection, self._limit_s, self.subject):
+                await self._set_up(connection)
+        except ConnectionLostError as error:  # nothing was sent yet
             connection.pgconn.finish()
-            raise self._unusable(error) from None
+            self._failure = NoConnectionError(self.subject, error.state, CHECK_ADDRESS)
+            self._note_loss()
+            raise self._failure from None
         except BaseException:
             connection.pgconn.finish()
             raise
@@ -257,15 +262,6 @@ class Session:
             and now - self._failed_at < LONGEST_WAIT_S
         ):
             raise self._failure.with_traceback(None)
-
-    def _unusable(
-        self, error: ConnectionLostError | TimeoutError
-    ) -> StoreUnavailableError:
-        """Return the error of a new connection that cannot be used."""
-        state = _NO_ANSWER if isinstance(error, TimeoutError) else error.state
-        self._failure = NoConnectionError(self.subject, state, CHECK_ADDRESS)
-        self._note_loss()
-        return self._failure
 
     def _unreachable(self, error: Exception) -> StoreUnavailableError:
         self._failure = translate_connecting(error, self.subject)
@@ -333,12 +329,8 @@ class Session:
     ) -> Iterator[None]:
         """Translate errors; drop a connection that is lost or in an unknown state."""
         try:
-            with self._translated():
+            with answering(connection, self._limit_s, self.subject):
                 yield
-        except TimeoutError:
-            self.drop()
-            self._note_loss()
-            raise ConnectionLostError(self.subject, _NO_ANSWER) from None
         except ConnectionLostError:
             self.drop()
             self._note_loss()
@@ -347,21 +339,6 @@ class Session:
             if connection.info.transaction_status is TransactionStatus.ACTIVE:
                 self.drop()  # cancelled while the statement ran
             raise
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except psycopg.DataError as error:  # a NUL, or a number out of range
-            raise CallerError(self.subject, f"cannot store a value: {error}") from error
-        except psycopg.Error as error:
-            raise translate(error, self.subject) from error
-        except OSError as error:
-            if isinstance(error, TimeoutError):
-                raise
-            raise ConnectionLostError(
-                self.subject, f"lost the connection: {error}"
-            ) from error
 
 
 class Backoff:

@@ -49,6 +49,10 @@ from herdbook.events.subscription import Commits, follow
 POLL_S = 1.0
 """Interval between polls for commits whose notification was lost, seconds."""
 
+HEAD_S = 8.0
+"""Time until the connection that polls counts as lost if it is not answered, seconds. A
+poll reads one row, and waits for a lock no longer than ``LOCK_S``."""
+
 
 class PostgresEventStore:
     """A log in a PostgreSQL database, with snapshots of views; use ``open``."""
@@ -59,7 +63,7 @@ class PostgresEventStore:
         self._address = address
         self._reading = reading
         self._writing = Session(address)
-        self._listening = Session(address)
+        self._listening = Session(address, answer_s=HEAD_S)
         self._commits = Commits()
         self._recorder = PostgresRecorder(self._writing, clock=clock)
         self._writer = Writer(self._recorder, self._committed)
