@@ -38,6 +38,8 @@ class Views:
         position: Position of the last applied event.
         hash: Hash of that event.
         saved_position: Position of the newest snapshot.
+        is_exact: Whether they are those of a replay of all events. If not, they are
+            never saved.
     """
 
     def __init__(self) -> None:
@@ -47,6 +49,7 @@ class Views:
         self.position = 0
         self.hash = GENESIS
         self.saved_position = 0
+        self.is_exact = True
 
     def apply(self, event: RecordedEvent) -> None:
         """Apply the next event."""
@@ -85,7 +88,7 @@ class Views:
         copied.recommendation = RecommendationView.copy_of(self.recommendation)
         copied.statistics = StatisticsView.copy_of(self.statistics)
         copied.position, copied.hash = self.position, self.hash
-        copied.saved_position = self.saved_position
+        copied.saved_position, copied.is_exact = self.saved_position, self.is_exact
         return copied
 
 
@@ -94,6 +97,8 @@ _KINDS: Final[tuple[type[View], ...]] = (StatusView, RecommendationView, Statist
 
 async def save(views: Views, store: ViewStore) -> None:
     """Save a snapshot of each view, all at the same position."""
+    if not views.is_exact:
+        return
     current: tuple[View, ...] = (views.status, views.recommendation, views.statistics)
     for snapshot in [_stored(view, views) for view in current]:
         await store.save_view(snapshot)
@@ -121,17 +126,23 @@ async def restore(store: EventStore, snapshots: ViewStore) -> Views:
     return views
 
 
-async def at_boundary(store: EventStore, position: int | None = None) -> Views | None:
+async def at_boundary(
+    store: EventStore, position: int | None = None, *, exact: bool = False
+) -> Views | None:
     """Return the views at the end of an archive, from the log itself.
 
     None if there is no archive, or if the log has them in another format or damaged;
-    then the archives are replayed.
+    then the archives are replayed. If one of them is missing, an older format counts.
 
     Args:
         store: The log.
         position: The last archive that ends here or before; None for the last one.
+        exact: Whether an older format never counts.
     """
     stored = await _stored_at_boundary(store, position)
+    is_exact = all(kind.name in stored for kind in _KINDS)
+    if not is_exact and not exact and await _is_archive_missing(store):
+        stored = await _stored_at_boundary(store, position, older=True)
     if any(kind.name not in stored for kind in _KINDS):
         return None
     status, recommendation, statistics = (stored[kind.name] for kind in _KINDS)
@@ -140,6 +151,7 @@ async def at_boundary(store: EventStore, position: int | None = None) -> Views |
     views.recommendation = RecommendationView.load(recommendation.data)
     views.statistics = StatisticsView.load(statistics.data)
     views.position, views.hash = status.position, status.hash
+    views.is_exact = is_exact
     return views
 
 
@@ -154,7 +166,7 @@ async def usage_at_boundary(store: EventStore) -> UsageView | None:
 
 
 async def _stored_at_boundary(
-    store: EventStore, position: int | None = None
+    store: EventStore, position: int | None = None, *, older: bool = False
 ) -> dict[str, StoredView]:
     if not isinstance(store, ArchivedStore):
         return {}
@@ -164,8 +176,11 @@ async def _stored_at_boundary(
         _log.warning("snapshot_unusable", reason=str(error))
         return {}
     kinds: tuple[type[View], ...] = (*_KINDS, UsageView)
-    forms = {kind.name: kind.form for kind in kinds}
-    return {view.name: view for view in stored if forms.get(view.name) == view.version}
+    forms = {
+        kind.name: {kind.form, *(kind.older_forms if older else ())} for kind in kinds
+    }
+    readable = [view for view in stored if view.version in forms.get(view.name, ())]
+    return {view.name: view for view in sorted(readable, key=lambda one: one.version)}
 
 
 async def at_archive(store: EventStore, archive: int) -> tuple[Views, list[StoredView]]:
@@ -178,7 +193,7 @@ async def at_archive(store: EventStore, archive: int) -> tuple[Views, list[Store
     Returns:
         The views, and the state of each to keep.
     """
-    views = await at_boundary(store)
+    views = await at_boundary(store, exact=True)
     usage = await usage_at_boundary(store)
     if views is None or usage is None:
         views, usage = Views(), UsageView()
@@ -255,7 +270,7 @@ async def check(
     """
     views, usage = Views(), UsageView()
     if is_missing := await _is_archive_missing(store):
-        views = await at_boundary(store) or views
+        views = await at_boundary(store, exact=True) or views
         usage = await usage_at_boundary(store) or usage
     findings, kept = await _newest_snapshots(snapshots)
     if is_missing and not views.position:

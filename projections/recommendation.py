@@ -178,6 +178,7 @@ class RecommendationView:
 
     name: ClassVar[str] = "recommendation"
     form: ClassVar[int] = 4
+    older_forms: ClassVar[frozenset[int]] = frozenset()
 
     def __init__(self) -> None:
         self._models: dict[str, _Model] = {}  # by stream

@@ -86,6 +86,7 @@ class StatisticsView:
 
     name: ClassVar[str] = "statistics"
     form: ClassVar[int] = 3
+    older_forms: ClassVar[frozenset[int]] = frozenset()
 
     def __init__(self) -> None:
         self._models: dict[str, ModelStatistics] = {}  # by stream

@@ -69,6 +69,8 @@ class StatusView:
 
     name: ClassVar[str] = "status"
     form: ClassVar[int] = 8
+    older_forms: ClassVar[frozenset[int]] = frozenset({7})
+    """7 has no reloads, and the problem of the former address of a node."""
 
     def __init__(self) -> None:
         self._models: dict[str, ModelStatus] = {}  # by stream

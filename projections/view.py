@@ -19,10 +19,13 @@ class View(Protocol):
         name: Name of the view and of its snapshots.
         form: Format number of the dump and the rules; snapshots with another number
             are ignored.
+        older_forms: Earlier formats that can still be loaded, with less detail. They
+            are used where the events for a replay are in an archive that is missing.
     """
 
     name: ClassVar[str]
     form: ClassVar[int]
+    older_forms: ClassVar[frozenset[int]]
 
     def apply(self, event: RecordedEvent) -> None:
         """Apply one event; events come in order of position."""

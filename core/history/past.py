@@ -222,6 +222,8 @@ class Past:
 
     async def _keep(self, views: Views) -> None:
         """Save a snapshot, and delete those that are not needed any more."""
+        if not views.is_exact:
+            return
         time_slice, dumps = TimeSlice(), []
         for view in (views.status, views.recommendation, views.statistics):
             dumps.append(view.dump())

@@ -152,6 +152,7 @@ class UsageView:
 
     name: ClassVar[str] = "usage"
     form: ClassVar[int] = 2
+    older_forms: ClassVar[frozenset[int]] = frozenset()
 
     def __init__(self) -> None:
         self.position = 0

@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 from support.archives import (
     LENGTH,
@@ -26,14 +27,15 @@ from herdbook.core.diagnosis import Level
 from herdbook.core.history.past import Past
 from herdbook.core.proof.proof import check_anchors, is_included, make_anchor, prove
 from herdbook.core.transfer.contents import Selection
-from herdbook.core.views import at_boundary, restore
+from herdbook.core.views import at_boundary, restore, save
 from herdbook.events.archive_file import (
     BLOCK,
     ArchiveMissingError,
     DamagedArchiveError,
 )
 from herdbook.events.errors import ConflictError
-from herdbook.events.store import ANY, Head
+from herdbook.events.store import ANY, ArchivedStore, Head
+from herdbook.projections.status_view import StatusView
 
 END = LENGTH + 1
 Made = tuple[Path, Path]
@@ -209,3 +211,30 @@ async def test_kept_state_that_is_not_usable_is_replayed(
         file.unlink()
         with pytest.raises(ArchiveMissingError):
             await restore(storage.store, storage.snapshots)
+
+
+async def test_state_of_an_older_version_is_used_without_its_archive(
+    archived: Made,
+) -> None:
+    path, file = archived
+    async with opened(path) as storage:
+        before = (await restore(storage.store, storage.snapshots)).status.dump()
+        store = storage.store
+        assert isinstance(store, ArchivedStore)
+        (now,) = [one for one in await store.boundary_views() if one.name == "status"]
+    (form,) = StatusView.older_forms
+    older = msgspec.structs.replace(now, version=form)
+    with closing(sqlite3.connect(path)) as log, log:
+        log.execute("DELETE FROM views")
+        log.execute(
+            "UPDATE boundary_views SET version = ?, checksum = ? WHERE name = 'status'",
+            (older.version, older.checksum),
+        )
+
+    async with opened(path) as storage:
+        assert await at_boundary(storage.store) is None, "the archive is replayed"
+        file.unlink()
+        views = await restore(storage.store, storage.snapshots)
+        assert views.status.dump() == before
+        await save(views, storage.snapshots)
+        assert await storage.snapshots.load_view(StatusView.name) is None
