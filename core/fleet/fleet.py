@@ -226,6 +226,18 @@ class Fleet:
             raise UnknownNodeError(name, known=tuple(nodes))
         return nodes[name]
 
+    async def check_recorded(self, name: str) -> None:
+        """Check that the log has a node, now or before it was removed.
+
+        Raises:
+            UnknownNodeError: It never had one with this name.
+            StoreError: The log cannot be read.
+        """
+        names = [node.name for node in await self.nodes()]
+        recorded = {node.name for node in self.log.live.views.status.nodes()}
+        if name not in recorded.union(names):
+            raise UnknownNodeError(name, known=tuple(names))
+
     @property
     def own_instance(self) -> str:
         """The id of this instance on the log."""

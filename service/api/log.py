@@ -68,7 +68,10 @@ async def list_events(  # noqa: PLR0913 - the parameters of a request
 
     To get the next page, pass `next` as `after`, or as `before` if newest first.
     """
-    manager = service_of(request).manager
+    service = service_of(request)
+    manager = service.manager
+    if node is not None:
+        await service.fleet.check_recorded(node)
     page = await manager.read_log(
         after=after,
         before=before,
@@ -156,6 +159,8 @@ async def stream_events(  # noqa: PLR0913 - the parameters of a request
     reason; it can resume from its last position.
     """
     service = service_of(request)
+    if node is not None:
+        await service.fleet.check_recorded(node)
     head = (await service.manager.head()).position
     begin = _begin(after, last_event_id, head)
     wanted = StreamFilter(

@@ -76,7 +76,10 @@ async def list_operations(
     Includes the operations since the service started, and those that other processes on
     the same log are running.
     """
-    known = await service_of(request).operations.listed()
+    service = service_of(request)
+    if node is not None:
+        await service.fleet.check_recorded(node)
+    known = await service.operations.listed()
     chosen = [
         one
         for one in known

@@ -40,6 +40,9 @@ def test_nodes_are_listed_changed_and_removed(
     assert herdbook.http.get("/v1/nodes/gpu1").status_code == 404
     assert herdbook.http.delete("/v1/nodes/gpu9").status_code == 404
     assert {one["node"] for one in herdbook.get("/v1/models")} == {"local"}
+    events = herdbook.get("/v1/events?node=gpu1&newest_first=true")["events"]
+    assert events[0]["type"] == "NodeRemoved"
+    assert herdbook.get("/v1/operations?node=gpu1") == []
 
 
 def test_lists_are_of_all_nodes_or_of_one(
@@ -74,6 +77,9 @@ def test_lists_are_of_all_nodes_or_of_one(
     assert herdbook.get("/v1/diff?from=1&node=gpu1")["models"]
     events = herdbook.get("/v1/events?stream_prefix=model/gpu1/")["events"]
     assert {one["node"] for one in events} == {"gpu1"}
+    for path in ("events", "events/stream", "operations", "models", "usage"):
+        unknown = herdbook.http.get(f"/v1/{path}?node=gpu3")
+        assert (unknown.status_code, unknown.json()["code"]) == (404, "unknown_node")
 
 
 def test_a_model_of_several_nodes_needs_one(
