@@ -139,7 +139,10 @@ class PostgresRecorder:
             )
         except ReplanError as error:
             raise ConflictError(
-                "the log", "already has one of the ids or versions"
+                "the log",
+                f"refuses the events after #{after.position}: it has one of the ids or "
+                f"versions already, or lacks a trigger{_reason(error)}",
+                "Run: herdbook doctor",
             ) from error
         if not written[0][0]:
             raise head_moved(after)
@@ -290,12 +293,16 @@ class PostgresRecorder:
 
 def _contradiction(subject: str, head: Head, error: Exception) -> CorruptLogError:
     """Return the error of a log that refuses the event after its head."""
-    reason = f" ({text_of(error.__cause__)})" if error.__cause__ else ""
     return CorruptLogError(
         subject,
-        f"refuses an event at #{head.position + 1}, after its head{reason}",
+        f"refuses an event at #{head.position + 1}, after its head{_reason(error)}",
         "Run: herdbook doctor",
     )
+
+
+def _reason(error: Exception) -> str:
+    """Return what PostgreSQL said, in parentheses."""
+    return f" ({text_of(error.__cause__)})" if error.__cause__ else ""
 
 
 def _holders(drafts: Sequence[Draft], plan: Plan) -> dict[str, str]:

@@ -66,7 +66,10 @@ BEGIN
         SELECT oid FROM pg_proc
         WHERE
             pronamespace = to_regnamespace(quote_ident(current_schema()))
-            AND proconfig IS NOT NULL
+            AND EXISTS (
+                SELECT FROM unnest(proconfig) AS setting
+                WHERE starts_with(setting, 'search_path=')
+            )
     LOOP
         EXECUTE 'ALTER FUNCTION ' || function || ' SET search_path FROM CURRENT';
     END LOOP;
