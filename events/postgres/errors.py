@@ -142,6 +142,25 @@ _ON_CONNECTING = (
         "Set sslrootcert in the address to the CA certificate file",
     ),
     _Known(
+        "root certificate file",
+        StoreUnavailableError,
+        "cannot be verified: there is no file of CA certificates",
+        "Add sslrootcert=system to the address for the CAs of this computer, or "
+        "sslrootcert=FILE for the CA of the server",
+    ),
+    _Known(
+        "does not match host name",
+        StoreUnavailableError,
+        "has a certificate for another host name",
+        "Use the host name of the certificate in the address, or sslmode=verify-ca",
+    ),
+    _Known(
+        "channel binding required|authentication method requirement",
+        StoreUnavailableError,
+        "does not authenticate the user as the address requires",
+        "Change channel_binding or require_auth in the address, or pg_hba.conf",
+    ),
+    _Known(
         "server does not support SSL",
         StoreUnavailableError,
         "does not support TLS",
@@ -211,6 +230,9 @@ _ON_CONNECTING = (
 
 _REFUSAL = re.compile(r"failed: \w+:  (.+)")
 """An answer of the server, in the language of its ``lc_messages``."""
+
+_INVALID = re.compile(r"is bad: (invalid .+)")
+"""A parameter that libpq does not accept."""
 
 _BY_STATE: dict[str, tuple[type[StoreError], str, str]] = {
     "23": (ConstraintError, "has changed in the meantime", "Read it again, then retry"),
@@ -285,6 +307,10 @@ def translate_connecting(error: Exception, subject: str) -> StoreUnavailableErro
     for known in _ON_CONNECTING:
         if re.search(known.text, text):
             return known.kind(subject, known.state, known.remedy)
+    if invalid := _INVALID.search(text):
+        return StoreUnavailableError(
+            subject, f"is not a valid address: {invalid[1]}", "Correct the parameter"
+        )
     if answer := _REFUSAL.search(text):
         return NoConnectionError(
             subject,

@@ -54,6 +54,22 @@ REFUSED = (  # as PostgreSQL 15 says it
         "refuses the connection: Passwort-Authentifizierung für Benutzer",
         NoConnectionError,
     ),
+    (
+        'root certificate file "/home/ann/.postgresql/root.crt" does not exist',
+        "sslrootcert=system",
+        None,
+    ),
+    (
+        'server certificate for "db.example.org" does not match host name "db"',
+        "has a certificate for another host name",
+        None,
+    ),
+    (
+        'authentication method requirement "scram-sha-256" failed',
+        "as the address requires",
+        None,
+    ),
+    ('connection is bad: invalid sslmode value: "on"', 'sslmode value: "on"', None),
     ("the database system is in recovery mode", "is recovering", StartingError),
     ("the database system is starting up", "is starting", StartingError),
 )
