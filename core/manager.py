@@ -164,6 +164,7 @@ class ModelManager(Commands):
         clock: Clock | None = None,
         observer: Observer | None = None,
         refresh: bool = True,
+        wait: bool = True,
     ) -> AsyncIterator[Self]:
         """Manage a node of a log that is already open, next to the other nodes.
 
@@ -178,6 +179,8 @@ class ModelManager(Commands):
             clock: See ``open``.
             observer: See ``open``.
             refresh: See ``open``.
+            wait: Wait for that refresh. Otherwise the first background refresh, which
+                begins at once, does the same.
 
         Raises:
             StoreError: The log cannot be written.
@@ -218,19 +221,23 @@ class ModelManager(Commands):
                 settings=settings,
             )
             stack.push_async_callback(manager._close)  # noqa: SLF001 - its own
-            await manager._start(stack, refresh=refresh)  # noqa: SLF001 - its own
+            await manager._start(stack, refresh=refresh, wait=wait)  # noqa: SLF001 - its own
             yield manager
 
-    async def _start(self, stack: AsyncExitStack, *, refresh: bool) -> None:
+    async def _start(
+        self, stack: AsyncExitStack, *, refresh: bool, wait: bool
+    ) -> None:
         if self._storage.read_only:
             return
         interrupted = await interrupt_dead(self._repository, self._instances)
         if self._settings.follow_node:
             await self.move_node()
         stack.push_async_callback(self._watch.leave)
-        if refresh:
+        if refresh and wait:
             with suppress(OllamaError):  # recorded as a lost node
                 await self._watch.refresh_first(interrupted)
+        elif refresh:
+            self._reconciler.check_address()
         if self._settings.resume_pulls:
             for name, works in interrupted.items():
                 await self._resume(name, works)

@@ -125,7 +125,9 @@ class Fleet:
             check_node(node)
         base_url(server_setting(ollama))
 
-        def open_node(one: NodeStatus) -> AbstractAsyncContextManager[ModelManager]:
+        def open_node(
+            one: NodeStatus, wait: bool
+        ) -> AbstractAsyncContextManager[ModelManager]:
             own = one.name == meant
             # An added node has its key in a variable of its own, or none.
             keyed = own and (not one.managed or one.name in (node, FIRST_NODE))
@@ -140,6 +142,7 @@ class Fleet:
                 clock=clock,
                 observer=observer,
                 refresh=refresh,
+                wait=wait,
             )
 
         async with OpenLog.open(log, clock, reading=reading) as opened:
@@ -164,7 +167,8 @@ class Fleet:
     @property
     def home(self) -> ModelManager:
         """Any of the managers, for questions about the whole log."""
-        names = self.names or self.all_names
+        # The only node has no manager for a moment while it gets another address.
+        names = self.names or self.all_names or self._members.names()
         return self.manager(FIRST_NODE if FIRST_NODE in names else names[0])
 
     @property
@@ -182,7 +186,7 @@ class Fleet:
 
         Raises:
             UnknownNodeError: There is no such node.
-            BusyError: Another process added the node, and it is not open here yet.
+            BusyError: The node was added or moved, and is not open here yet.
             HerdbookError: The node cannot be managed now, such as one whose server has
                 another address.
         """
@@ -193,7 +197,7 @@ class Fleet:
         if error is None and self._members.has(name):
             error = BusyError(
                 f"node {name!r}",
-                "was added by another process and is not open in this one yet",
+                "was added or moved and is not open in this process yet",
                 "Retry in a few seconds, or open the log again",
             )
         raise error or UnknownNodeError(name, known=tuple(self.all_names))

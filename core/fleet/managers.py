@@ -27,7 +27,9 @@ SYNC_EVERY_S: Final = 1.0
 
 _log = Logger("herdbook.nodes")
 
-OpenNode = Callable[[NodeStatus], AbstractAsyncContextManager[ModelManager]]
+OpenNode = Callable[[NodeStatus, bool], AbstractAsyncContextManager[ModelManager]]
+"""Opens the manager of a node; the second argument says whether to wait for its first
+refresh."""
 
 
 class NodeManagers:
@@ -110,13 +112,15 @@ class NodeManagers:
     async def _keep_in_sync(self, task: BackgroundTask) -> None:
         while True:
             await self._clock.sleep(SYNC_EVERY_S)
-            await self.sync()
+            await self.sync(wait=False)
             task.succeeded()
 
-    async def sync(self, *, strict: bool = False) -> None:
+    async def sync(self, *, wait: bool = True, strict: bool = False) -> None:
         """Open the managers of new nodes, and close those of nodes that are gone.
 
         Args:
+            wait: Wait for the first refresh of each new node. Until then, requests
+                about the node are refused.
             strict: Raise the error of a node that is the only one.
 
         Raises:
@@ -137,7 +141,9 @@ class NodeManagers:
             new = [wanted[name] for name in wanted if name not in self._managers]
             only = strict and len(wanted) == 1
             for node in new:
-                one = _NodeManager(node, self._open_node, clock=self._clock, once=only)
+                one = _NodeManager(
+                    node, self._open_node, clock=self._clock, wait=wait, once=only
+                )
                 self._managers[node.name] = one
                 await one.start()
             for node in new:
@@ -179,9 +185,11 @@ class _NodeManager:
         open_node: OpenNode,
         *,
         clock: Clock,
+        wait: bool = True,
         once: bool = False,
     ) -> None:
         self.node = node
+        self._wait = wait
         self._once = once
         self.manager: ModelManager | None = None
         self._open_node = open_node
@@ -221,7 +229,7 @@ class _NodeManager:
 
     async def _manage(self, task: BackgroundTask) -> None:
         try:
-            async with self._open_node(self.node) as manager:
+            async with self._open_node(self.node, self._wait) as manager:
                 self.manager, self.error = manager, None
                 task.succeeded()
                 self._tried.set()

@@ -185,8 +185,11 @@ class Members:
 
     def has(self, name: str) -> bool:
         """Return whether a node is to be managed, as far as the views have read."""
-        names = {one.name for one in self._members()}
-        return name in names and self.chosen in (None, name)
+        return name in self.names() and self.chosen in (None, name)
+
+    def names(self) -> list[str]:
+        """Return the names of all nodes, sorted, as far as the views have read."""
+        return [one.name for one in self._members()]
 
     def status(self, name: str) -> NodeStatus:
         """Return the status of a node, managed or not, as the views have it."""

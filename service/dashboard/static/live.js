@@ -6,7 +6,6 @@
   const SOONEST = 500; // minimum milliseconds between two fetches ...
   const PATIENCE = 5; // ... and the minimum as a multiple of the last fetch
   const LONGEST_WAIT = 15000; // milliseconds between two attempts to connect
-  const GONE = [404, 409]; // the page is about a node or model that is not there any more
   const FAILED_WAIT = 3000; // milliseconds until the page is fetched again after a failure
   const REASONS = { too_slow: "this page was too slow", stopping: "the service is stopping", log_failed: "the log cannot be read", revoked: "your token was revoked" };
 
@@ -76,7 +75,7 @@
     else if (answer.redirected && !edited(document.getElementById("main"))) location.replace(answer.url);
     if (answer.status >= 500) return null;
     const fresh = parse(await answer.text());
-    if (answer.ok || GONE.includes(answer.status)) swap(fresh);
+    if (answer.ok || answer.status === 404) swap(fresh);
     return fresh;
   }
 

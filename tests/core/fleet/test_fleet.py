@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,27 @@ async def test_other_processes_get_and_lose_the_managers_of_nodes(
             assert watching.names == ["local"]
 
 
+async def test_moved_node_whose_server_hangs_can_be_asked_about_elsewhere(
+    tmp_path: Path,
+) -> None:
+    """Its manager does not wait for the server: pages and API need it for the log."""
+    log = tmp_path / "herd.db"
+    async with (
+        serve_sandboxes(local="herd", other="none") as servers,
+        servers.open_fleet(log, settings=WATCHED) as watching,
+        servers.open_fleet(log) as moving,
+    ):
+        servers["other"].world.delays = lambda _path: (1e6, 0.0)
+        url = servers["other"].url
+        async with asyncio.TaskGroup() as group:
+            move = group.create_task(moving.move("local", url))
+            await servers.clock.sleep(2 * SYNC_EVERY_S)
+
+            assert not move.done(), "the server does not answer"
+            assert watching.home.url == url
+            assert not (await watching.node("local")).reached
+
+
 async def test_node_that_another_process_has_just_added_is_not_unknown(
     tmp_path: Path,
 ) -> None:
@@ -197,7 +219,7 @@ async def test_node_that_another_process_has_just_added_is_not_unknown(
         await one.add("gpu1", servers["gpu1"].url)
 
         assert [node.name for node in await other.nodes()] == ["gpu1", "local"]
-        with pytest.raises(BusyError, match="not open in this one yet"):
+        with pytest.raises(BusyError, match="not open in this process yet"):
             other.manager("gpu1")
         with pytest.raises(UnknownNodeError):
             other.manager("gpu2")
