@@ -224,9 +224,7 @@ class ModelManager(Commands):
             await manager._start(stack, refresh=refresh, wait=wait)  # noqa: SLF001 - its own
             yield manager
 
-    async def _start(
-        self, stack: AsyncExitStack, *, refresh: bool, wait: bool
-    ) -> None:
+    async def _start(self, stack: AsyncExitStack, *, refresh: bool, wait: bool) -> None:
         if self._storage.read_only:
             return
         interrupted = await interrupt_dead(self._repository, self._instances)
