@@ -200,15 +200,17 @@ class PostgresEventStore:
         if kept := self._recorder.tail.beyond(position):
             return kept
         backoff = Backoff()
-        while True:
-            try:
-                rows = await self._reading.run("log", after=position, limit=PAGE)
-            except StoreUnavailableError as error:
-                self._unread = error
-            else:
-                self._unread = None
-                return list(codec.read_rows(rows))
-            await backoff.wait()
+        try:
+            while True:
+                try:
+                    rows = await self._reading.run("log", after=position, limit=PAGE)
+                except StoreUnavailableError as error:
+                    self._unread = error
+                else:
+                    return list(codec.read_rows(rows))
+                await backoff.wait()
+        finally:  # also if the subscription ends meanwhile
+            self._unread = None
 
     async def _watch(self) -> None:
         """Announce the commits of all instances, until cancelled."""

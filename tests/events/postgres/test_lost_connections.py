@@ -157,6 +157,11 @@ async def test_subscription_waits_while_the_log_is_locked(
             while other.failures()["log_watcher"] is None:
                 await asyncio.sleep(0.01)
         assert "locked by another session" in str(other.failures()["log_watcher"])
+        hearing.cancel()
+        await asyncio.wait([hearing])
+        assert other.failures()["log_watcher"] is None
+        events = other.subscribe(0)
+        hearing = asyncio.ensure_future(anext(events))
         await admin.rollback()
 
         async with asyncio.timeout(20):
