@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import random
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
+from support.ports import free_port
 
 from herdbook.core import ModelManager
 from herdbook.events.facts import UseOutcome
@@ -160,13 +160,6 @@ class Client:
         if b'"done":true' not in rest.replace(b" ", b""):
             raise ValueError("cut")
         return UseOutcome.COMPLETED.value, wanted
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 def overlaps(one: Request, spans: list[tuple[float, float]], before_s: float) -> bool:

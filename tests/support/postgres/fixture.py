@@ -51,7 +51,8 @@ def _start(address: Path, run: int) -> None:
     output = address.with_suffix(".output")
     with output.open("w") as file:
         server = subprocess.Popen(
-            [sys.executable, program.__file__, str(address), str(run)],
+            [sys.executable, "-m", program.__name__, str(address), str(run)],
+            cwd=Path(program.__file__).parents[program.__name__.count(".")],
             stdout=file,
             stderr=file,
             start_new_session=True,

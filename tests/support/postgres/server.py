@@ -10,7 +10,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+
+from ..ports import free_port  # noqa: TID252 - the benchmarks have another root
 
 READY_S = 30.0
 """Time that a server may take to start, seconds."""
@@ -48,7 +49,7 @@ class PostgresServer:
 
     def __init__(self, directory: Path, settings: Sequence[str] = SETTINGS) -> None:
         self.directory = directory
-        self.port = _free_port()
+        self.port = free_port()
         self._settings = settings
         self.data = directory / "data"
         self._user = unprivileged()
@@ -163,13 +164,6 @@ def new_directory(parent: str | None = None) -> Path:
     directory = Path(tempfile.mkdtemp(prefix="herdbook-postgres-", dir=parent))
     directory.chmod(0o755)
     return directory
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 def _is_running(process: int) -> bool:
