@@ -363,9 +363,12 @@ def _free_words(room: _Room) -> list[str]:
 
 def _place(room: _Room, status: ModelStatus, *, reasons: tuple[str, ...] = ()) -> Place:
     view, free, requests = room.view, room.free_bytes, room.requests
-    readiness = _readiness(view, status)
+    readiness, away = _readiness(view, status), _is_away(room, status)
     others = [reason for reason in reasons if reason != status.state.value]
-    words = [f"{readiness.value} on {view.name}", *others]
+    where = f"{readiness.value} on {view.name}"
+    if away:
+        where = f"was {status.state.value} on {view.name}, which does not answer"
+    words = [where, *others]
     if readiness is Readiness.ON_DISK:
         words += _free_words(room)
     if requests:
@@ -377,5 +380,5 @@ def _place(room: _Room, status: ModelStatus, *, reasons: tuple[str, ...] = ()) -
         free_bytes=free,
         requests=requests,
         reasons=tuple(words),
-        away=_is_away(room, status),
+        away=away,
     )

@@ -140,3 +140,11 @@ def _without_lone_surrogates(raw: bytes) -> bytes:
             pieces += (raw[done:start], rb"\ufffd")
             done = at
     return b"".join([*pieces, raw[done:]])
+
+
+def text_field(fields: Fields, field: str) -> str:
+    """Return a text of a JSON object; empty if there is none."""
+    try:
+        return text_of(fields.get(field, b'""'))
+    except msgspec.DecodeError:
+        return ""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import msgspec
 
-from herdbook.core import Fleet, HerdbookError, ModelManager
+from herdbook.core import Fleet, HerdbookError, InvalidNameError, ModelManager
 from herdbook.core.fleet.placement import NodeView
 from herdbook.core.logging import Logger
 from herdbook.core.models.registry import ModelRegistry
@@ -42,6 +42,18 @@ class Node:
         await self._stack.aclose()
 
 
+class ClosedNode(NamedTuple):
+    """A node that requests cannot be sent to now, though the log has it.
+
+    Attributes:
+        view: What placement knows about it.
+        reason: Why it has no manager, in words.
+    """
+
+    view: NodeView
+    reason: str
+
+
 class Nodes:
     """Follows the nodes of a fleet.
 
@@ -55,6 +67,7 @@ class Nodes:
         by_name: The nodes that requests can be sent to, by name.
         upstreams: The same, as the relay needs them.
         views: What placement knows about each of several nodes; empty for one node.
+        closed: The other nodes of the log, such as one that is just being moved.
     """
 
     def __init__(
@@ -67,6 +80,7 @@ class Nodes:
         self.by_name: dict[str, Node] = {}
         self.upstreams: Sequence[Upstream] = ()
         self.views: dict[str, NodeView] = {}
+        self.closed: dict[str, ClosedNode] = {}
         self._fleet = fleet
         self._settings = settings
         self._token_counter = token_counter
@@ -97,6 +111,32 @@ class Nodes:
         """Known models, with their sizes."""
         return self._fleet.registry
 
+    def has(self, node: str, model: str) -> bool:
+        """Return whether a node has a model; False for a name that is not valid."""
+        return has_model(self.views[node], model)
+
+    def answers(self, upstream: Upstream) -> bool:
+        """Return whether the server of a node answered the last refresh."""
+        return self.views[upstream.name].node.reached
+
+    def any_of(self, nodes: Iterable[Upstream]) -> Upstream:
+        """Return the node for requests that any of some nodes can answer.
+
+        One that may have all models is preferred, because the files of a model are sent
+        before its name is known.
+        """
+
+        def order(upstream: Upstream) -> tuple[bool, bool, bool]:
+            settings = self.views[upstream.name].node.settings
+            restricted = bool(settings.models) or settings.max_model_bytes is not None
+            return settings.drained, not self.answers(upstream), restricted
+
+        return min(nodes, key=order)
+
+    def _why_closed(self, name: str) -> str:
+        problem = self._fleet.problem(name)
+        return str(problem or "it is being opened. Try again in a few seconds")
+
     async def _close_all(self) -> None:
         async with AsyncExitStack() as stack:
             for node in (*self.by_name.values(), *self._leaving):
@@ -113,8 +153,13 @@ class Nodes:
     async def _follow_once(self) -> None:
         managers = {name: self._fleet.manager(name) for name in self._fleet.names}
         # Placement has nothing to choose for one node, and what it knows costs reads.
-        several = len(managers) > 1
+        several = len(managers) > 1 or self._fleet.is_several
         views = await self._fleet.views() if several else []
+        self.closed = {
+            view.name: ClosedNode(view, self._why_closed(view.name))
+            for view in views
+            if view.name not in managers
+        }
         if several:
             managers = {
                 one.name: managers[one.name] for one in views if one.name in managers
@@ -186,3 +231,11 @@ class Nodes:
             return False
         _log.warning("node_is_this_gateway", node=name, url=manager.url)
         return True
+
+
+def has_model(view: NodeView, model: str) -> bool:
+    """Return whether a node has a model; False for a name that is not valid."""
+    try:
+        return view.models.status(model).present
+    except InvalidNameError:
+        return False

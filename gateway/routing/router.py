@@ -8,18 +8,14 @@ has the order.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
-
-import msgspec
 
 from herdbook.core import HerdbookError, InvalidNameError, UnknownRoleError
 from herdbook.core.fleet import placement
 from herdbook.core.fleet.placement import NodeView, Place, Readiness
 from herdbook.core.logging import Logger
-from herdbook.core.models.names import canonical_name
 from herdbook.gateway.protocol.answers import Refusal
 from herdbook.gateway.protocol.endpoints import (
     FORMS,
@@ -29,7 +25,7 @@ from herdbook.gateway.protocol.endpoints import (
     Effect,
 )
 from herdbook.gateway.protocol.headers import Headers
-from herdbook.gateway.protocol.json_bodies import Fields, text_of
+from herdbook.gateway.protocol.json_bodies import text_field
 from herdbook.gateway.recording.multipart import FormScan
 from herdbook.gateway.rewriting.requests import (
     ROLE,
@@ -40,7 +36,8 @@ from herdbook.gateway.rewriting.requests import (
     no_model_fits,
 )
 from herdbook.gateway.routing.conversations import Conversations, conversation_of
-from herdbook.gateway.routing.nodes import Node, Nodes
+from herdbook.gateway.routing.model_changes import ModelChanges
+from herdbook.gateway.routing.nodes import Node, Nodes, has_model
 from herdbook.gateway.routing.upstreams import (
     NODE_HEADER,
     IncomingRequest,
@@ -57,8 +54,9 @@ HUNG_AFTER_S: Final = 30.0
 """Seconds after which requests no longer wait for a node that is lost. One that is only
 overloaded may miss a refresh, and sending its requests elsewhere would not help."""
 
-_MOST_MADE: Final = 1_000
-"""Models that clients made whose node is remembered; the oldest are forgotten first."""
+LOST_NODE_WITHIN_S: Final = 0.5
+"""Seconds that a list of all models waits for a node that is lost. One that hangs would
+delay each list by the time for a connection; one that is back answers at once."""
 
 
 class FleetRouter:
@@ -73,7 +71,7 @@ class FleetRouter:
         self._known = nodes
         self._settings = settings
         self._conversations = Conversations()
-        self._made = OrderedDict[str, str]()
+        self._changes = ModelChanges(nodes)
 
     @property
     def upstreams(self) -> Sequence[Upstream]:
@@ -94,16 +92,18 @@ class FleetRouter:
         Raises:
             Refusal: No node can answer it.
         """
+        if self._known.closed:
+            self._refuse_if_closed(incoming)
         nodes = self._eligible(incoming)
         if len(self._nodes) == 1:
             return Route(nodes[0])
         asked = _named(incoming)
         if incoming.endpoint.effect is Effect.CHANGE:
-            upstream = self._to_change(asked, incoming, nodes)
-            self._remember_made(incoming, upstream.name)
+            demanded = _demanded(incoming) is not None
+            upstream = self._changes.node_for(incoming, asked, nodes, demanded=demanded)
             return self._route(upstream, asked)
         if not asked:
-            return self._route(self._any(nodes), "")
+            return self._route(self._known.any_of(nodes), "")
         if asked.startswith(ROLE) and not self._settings.plain:
             return self._by_role(asked.removeprefix(ROLE), incoming, nodes)
         if "," in asked and not self._settings.plain:
@@ -111,7 +111,9 @@ class FleetRouter:
         places = self._places(asked, nodes)
         if not places:
             self._refuse_if_not_allowed(asked, incoming)
-            return self._route(self._maker_of(asked, nodes) or self._any(nodes), asked)
+            return self._route(
+                self._changes.maker_of(asked, nodes) or self._known.any_of(nodes), asked
+            )
         place = self._chosen(places, incoming)
         return self._route_to(place)
 
@@ -143,15 +145,18 @@ class FleetRouter:
         ]
 
     async def _list_of(self, node: Node, path: str) -> bytes | None:
+        within_s = self._settings.connect_within_s
+        if not self._known.answers(node.upstream):
+            within_s = min(within_s, LOST_NODE_WITHIN_S)
         try:
-            async with asyncio.timeout(self._settings.connect_within_s):
+            async with asyncio.timeout(within_s):
                 return await node.manager.get(path)
         except (HerdbookError, TimeoutError) as error:
             _log.warning(
                 "model_list_not_read",
                 node=node.upstream.name,
                 path=path,
-                reason=str(error),
+                reason=str(error) or f"no answer within {within_s:g} s",
             )
             return None
 
@@ -174,6 +179,31 @@ class FleetRouter:
         if not able:
             raise Refusal(502, "No node answers.")
         return able
+
+    def _refuse_if_closed(self, incoming: IncomingRequest) -> None:
+        """Refuse a request for a node that is not open now, such as while it moves.
+
+        Raises:
+            Refusal: The request demands such a node, or only such nodes have its model.
+        """
+        closed, demanded = self._known.closed, _demanded(incoming)
+        if demanded is not None:
+            if demanded in closed:
+                reason = closed[demanded].reason
+                raise Refusal(503, f"Node '{demanded}' cannot be used now: {reason}.")
+            return
+        if incoming.endpoint.effect is not Effect.USE:
+            return
+        asked = _named(incoming)
+        if any(self._known.has(name, asked) for name in self._views):
+            return
+        for name, one in closed.items():
+            if has_model(one.view, asked):
+                raise Refusal(
+                    503,
+                    f"'{asked[:200]}' is on {name}, which cannot be used now: "
+                    f"{one.reason}.",
+                )
 
     def _places(self, asked: str, nodes: Iterable[Upstream]) -> list[Place]:
         """Return where a model can be used, the best first."""
@@ -218,86 +248,6 @@ class FleetRouter:
             raise no_listed_model_allowed(asked)
         raise Refusal(404, f"No node has any of the models '{asked[:200]}'.")
 
-    def _to_change(
-        self, asked: str, incoming: IncomingRequest, nodes: list[Upstream]
-    ) -> Upstream:
-        """Return the node whose models a request changes.
-
-        Raises:
-            Refusal: No node may get the model, or several have it.
-        """
-        if _demanded(incoming) is not None or not asked:
-            return self._any(nodes)
-        having = [each for each in nodes if self._has(each.name, asked)]
-        if incoming.endpoint.path == "/api/pull":
-            having = [each for each in having if self._answers(each)]
-        having.sort(key=lambda each: not self._answers(each))
-        maker = self._maker_of(asked, nodes)
-        if not having and maker is not None and self._answers(maker):
-            return maker
-        if incoming.endpoint.path == "/api/delete" and len(having) > 1:
-            names = ", ".join(each.name for each in having)
-            header = NODE_HEADER.decode()
-            raise Refusal(
-                409,
-                f"'{asked[:200]}' is on {names}. Choose a node with the header "
-                f"{header}: NODE.",
-            )
-        if having:
-            # A copy replaces a model of its name, if there is one.
-            made = _made(incoming) or ""
-            replaced = [each for each in having if self._has(each.name, made)]
-            return (replaced or having)[0]
-        if incoming.endpoint.path != "/api/pull":
-            return self._any(nodes)
-        return self._to_pull(asked, nodes)
-
-    def _to_pull(self, asked: str, nodes: list[Upstream]) -> Upstream:
-        """Return the node that gets a model which no node has.
-
-        Raises:
-            Refusal: No node may get it.
-        """
-        able = {each.name for each in nodes}
-        views = [view for name, view in self._views.items() if name in able]
-        try:
-            name = canonical_name(asked)
-        except InvalidNameError:  # the server reports that
-            return self._any(nodes)
-        size = placement.expected_size(name, views, self._known.registry)
-        places = placement.place_for_new(name, size, views)
-        if not places:
-            reasons = "; ".join(placement.refusals(name, size, views))
-            model = asked[:200]
-            raise Refusal(409, f"'{model}' cannot be placed on any node: {reasons}.")
-        return self._nodes[places[0].node].upstream
-
-    def _has(self, node: str, asked: str) -> bool:
-        try:
-            return self._views[node].models.status(asked).present
-        except InvalidNameError:
-            return False
-
-    def _remember_made(self, incoming: IncomingRequest, node: str) -> None:
-        """Remember which node a client pulls, copies or creates a model on.
-
-        The log has it a second after that, and the client may use it at once.
-        """
-        name = _made(incoming)
-        if name is not None:
-            self._made[name] = node
-            self._made.move_to_end(name)
-            if len(self._made) > _MOST_MADE:
-                self._made.popitem(last=False)
-
-    def _maker_of(self, asked: str, nodes: Iterable[Upstream]) -> Upstream | None:
-        """Return the node that a client made a model on; None if that is not known."""
-        try:
-            node = self._made.get(canonical_name(asked))
-        except InvalidNameError:  # the server reports that
-            return None
-        return next((each for each in nodes if each.name == node), None)
-
     def _refuse_if_not_allowed(self, asked: str, incoming: IncomingRequest) -> None:
         """Refuse a use of a model that is only on nodes which must not run it.
 
@@ -310,7 +260,7 @@ class FleetRouter:
         having = [
             view
             for name, view in self._views.items()
-            if demanded in (None, name) and self._has(name, asked)
+            if demanded in (None, name) and self._known.has(name, asked)
         ]
         if having:
             names = ", ".join(view.name for view in having)
@@ -320,19 +270,6 @@ class FleetRouter:
                 f"'{asked[:200]}' is on {names}, which cannot run it now: "
                 f"{'; '.join(reasons) or 'requests to it failed'}.",
             )
-
-    def _any(self, nodes: list[Upstream]) -> Upstream:
-        """Return the node for requests that any node can answer."""
-
-        def order(upstream: Upstream) -> tuple[bool, bool]:
-            drained = self._views[upstream.name].node.settings.drained
-            return drained, not self._answers(upstream)
-
-        return min(nodes, key=order)
-
-    def _answers(self, upstream: Upstream) -> bool:
-        """Return whether the server of a node answered the last refresh."""
-        return self._views[upstream.name].node.reached
 
     def _chosen(self, places: list[Place], incoming: IncomingRequest) -> Place:
         """Return the node that answered the conversation before, else the first one.
@@ -370,22 +307,6 @@ def _demanded(incoming: IncomingRequest) -> str | None:
     return None if demanded is None else demanded.decode("latin-1").strip()
 
 
-def _made(incoming: IncomingRequest) -> str | None:
-    """Return the canonical name of the model that a request makes; None for none."""
-    fields = incoming.fields
-    match incoming.endpoint.path:
-        case "/api/copy":
-            name = _text(fields, "destination")
-        case "/api/pull" | "/api/create":
-            name = asked_model(incoming.endpoint, fields) or _text(fields, "name")
-        case _:
-            return None
-    try:
-        return canonical_name(name)
-    except InvalidNameError:  # the server reports that
-        return None
-
-
 def _named(incoming: IncomingRequest) -> str:
     """Return the model that a request names; empty if it names none."""
     path, fields = incoming.endpoint.path, incoming.fields
@@ -399,18 +320,10 @@ def _named(incoming: IncomingRequest) -> str:
         form.feed(incoming.body or b"")
         return form.found.get("model", "")
     if path == "/api/copy":
-        return _text(fields, "source")
+        return text_field(fields, "source")
     if path == "/api/create":
-        return _text(fields, "from")
-    return asked_model(incoming.endpoint, fields) or _text(fields, "name")
-
-
-def _text(fields: Fields, field: str) -> str:
-    """Return a text of a JSON object; empty if there is none."""
-    try:
-        return text_of(fields.get(field, b'""'))
-    except msgspec.DecodeError:
-        return ""
+        return text_field(fields, "from")
+    return asked_model(incoming.endpoint, fields) or text_field(fields, "name")
 
 
 def _recommended(upstream: Upstream, role: str) -> str | None:

@@ -20,6 +20,8 @@ import httpx
 import pytest
 
 from herdbook.core import Fleet, ModelState, OllamaError, RecordedEvent
+from herdbook.core.clock import SystemClock
+from herdbook.core.fleet.members import Members
 from herdbook.events.errors import CallerError
 from herdbook.events.facts import ModelUsed, NodeSettings
 from herdbook.gateway.access.checks import Caller
@@ -541,6 +543,93 @@ async def test_changes_go_to_nodes_that_answer_and_may_have_the_model() -> None:
         uploaded = await servers.http.post(f"/api/blobs/sha256:{digest}", content=b"x")
         assert uploaded.status_code == 201
         assert uploaded.headers["X-Herdbook-Node"] == "local"
+
+
+async def test_models_are_made_on_nodes_that_may_have_them() -> None:
+    async with three() as servers:
+        await servers.fleet.configure("a", NodeSettings(models=("llama*",)))
+        await servers.refresh_all()
+
+        async def made(path: str, **fields: Any) -> httpx.Response:
+            return await servers.http.post(path, json={"stream": False} | fields)
+
+        copy = {"source": MODEL, "destination": "mine"}
+        assert node_of(await made("/api/copy", **copy)) == "b"
+        allowed = {"source": MODEL, "destination": "llama-of-mine"}
+        assert node_of(await made("/api/copy", **allowed)) == "a"
+        assert (
+            node_of(await made("/api/create", model="brief", **{"from": MODEL})) == "b"
+        )
+
+        # Its files are sent before its name, and both to the same node.
+        content = b"GGUF"
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        blob = await servers.http.post(f"/api/blobs/{digest}", content=content)
+        files = await made("/api/create", model="other", files={"x.gguf": digest})
+        assert blob.headers["X-Herdbook-Node"] == "b"
+        assert files.headers["X-Herdbook-Node"] == "b"
+
+        for name in ("b", "local"):
+            await servers.fleet.configure(name, NodeSettings(drained=True))
+        await servers.refresh_all()
+        refused = await made("/api/copy", source=MODEL, destination="yours")
+        assert refused.status_code == 409
+        assert refused.json()["error"] == (
+            "'yours:latest' cannot be placed on a node: a accepts only llama*; "
+            "b is drained; local is drained."
+        )
+
+
+async def test_model_is_not_pulled_again_to_a_node_that_is_drained_since() -> None:
+    async with three("none") as servers:
+        await servers.fleet.configure("b", NodeSettings(tags={"ram": "64GB"}))
+        await servers.refresh_all()
+        assert node_of(await servers.ask("/api/pull", model=MODEL)) == "b"
+        await servers.http.request("DELETE", "/api/delete", json={"model": MODEL})
+        await servers.fleet.configure("b", NodeSettings(drained=True))
+        await servers.refresh_all()
+
+        assert node_of(await servers.ask("/api/pull", model=MODEL)) == "a"
+
+
+async def test_model_of_a_node_that_is_not_open_is_not_missing() -> None:
+    async with three("none") as servers:
+        async for _ in servers.fleet.manager("a").pull(MODEL):
+            pass
+        await servers.fleet.remove("a")
+        live = servers.fleet.log.live
+        elsewhere = Members(live, clock=SystemClock(), actor="cli:ann")
+        await elsewhere.add("a", servers.urls["a"], NodeSettings())
+        await asyncio.sleep(3 * FOLLOW_EVERY_S)
+
+        reason = "it is being opened. Try again in a few seconds."
+        used = await servers.ask()
+        assert (used.status_code, used.json()["error"]) == (
+            503,
+            f"'{MODEL}' is on a, which cannot be used now: {reason}",
+        )
+        demanded = await servers.ask(node="a")
+        assert (demanded.status_code, demanded.json()["error"]) == (
+            503,
+            f"Node 'a' cannot be used now: {reason}",
+        )
+        assert (await servers.ask(model="nosuch:1b")).status_code == 404
+
+
+async def test_lists_do_not_wait_long_for_a_lost_node_that_hangs() -> None:
+    async with three() as servers:
+        servers.worlds["a"].kill()
+        with pytest.raises(OllamaError):
+            await servers.fleet.manager("a").refresh()
+        servers.worlds["a"].start()
+        hanging = ScriptedAnswer(path="/api/tags", times=0, hang=True)
+        servers.worlds["a"].answers.script(hanging)
+        await asyncio.sleep(3 * FOLLOW_EVERY_S)
+
+        async with asyncio.timeout(GatewaySettings().connect_within_s / 2):
+            tags = await servers.http.get("/api/tags")
+
+        assert tags.headers["X-Herdbook-Node"] == "b, local"
 
 
 async def test_model_that_no_node_has_gets_the_answer_of_a_server() -> None:

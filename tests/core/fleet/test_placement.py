@@ -119,6 +119,8 @@ async def test_node_that_does_not_answer_comes_last() -> None:
         with pytest.raises(NodeUnreachableError):
             await fleet.manager("a").refresh()
         assert await nodes_of(fleet) == ["local", "a"]
+        (lost,) = [one for one in await fleet.places("general") if one.node == "a"]
+        assert lost.reasons[0] == "was available on a, which does not answer"
 
 
 async def test_recommendation_names_model_and_node() -> None:
