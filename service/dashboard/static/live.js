@@ -16,7 +16,6 @@
   const time = document.getElementById("time");
   const shown = new Map(); // by id: the last content from the server
   let after = Number(page.dataset.after ?? 0);
-
   const result = document.querySelector("[data-reload]"); // the page after a form was sent
 
   const parse = (text) => new DOMParser().parseFromString(text, "text/html");
@@ -30,12 +29,8 @@
 
   // Fetching the page
 
-  let timer = 0;
-  let fetching = null;
-  let wanted = false;
-  let readyAt = 0;
-  let fetchedAt = new Date();
-  let failing = 0;
+  let timer = 0, failing = 0, readyAt = 0;
+  let fetching = null, wanted = false, fetchedAt = new Date();
 
   function soon() {
     wanted = true;
@@ -59,10 +54,9 @@
   // The stream stays open while the service cannot read the log.
   function noted(fresh) {
     clearTimeout(failing);
-    if (fresh) {
-      fetchedAt = new Date();
-      if (source?.readyState === EventSource.OPEN) say("live", "live");
-    } else if (source) {
+    if (fresh) fetchedAt = new Date();
+    if (fresh && source?.readyState === EventSource.OPEN) say("live", "live");
+    else if (!fresh && source) {
       say("lost", `not up to date since ${clock(fetchedAt)}, trying again`);
       failing = setTimeout(soon, FAILED_WAIT);
     }
