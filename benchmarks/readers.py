@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import statistics
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
+from benchmarks.measure import percentile
 from benchmarks.program import cpu_s, program, program_with_pid
 
 READERS: Final = (1, 100, 300, 700)
@@ -48,11 +48,10 @@ class Readers(msgspec.Struct, frozen=True, kw_only=True):
 
     def lines(self) -> list[tuple[str, float, str]]:
         """Return the figures: what, how much, unit."""
-        percentiles = statistics.quantiles(self.delays_s, n=100, method="inclusive")
         name = f"live stream, {self.readers} clients, {PER_SECOND} events/s"
         return [
-            (f"{name}: delay, p50", percentiles[49] * 1e3, "ms"),
-            (f"{name}: delay, p99", percentiles[98] * 1e3, "ms"),
+            (f"{name}: delay, p50", percentile(self.delays_s, 50) * 1e3, "ms"),
+            (f"{name}: delay, p99", percentile(self.delays_s, 99) * 1e3, "ms"),
             (f"{name}: CPU time of an event", self.cpu_s / EVENTS * 1e3, "ms"),
             (f"{name}: messages missed", self.missed, ""),
         ]
@@ -111,8 +110,7 @@ async def _follow(url: str, delays: list[float], connected: asyncio.Semaphore) -
     await reader.readuntil(b"\r\n\r\n")
     connected.release()
     uses = 0
-    while uses < EVENTS:
-        line = await reader.readline()
+    while uses < EVENTS and (line := await reader.readline()):
         now = time.time()
         if line.startswith(b"data:") and b'"ModelUsed"' in line:
             event = json.loads(line.removeprefix(b"data:"))

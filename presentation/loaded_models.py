@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
@@ -18,9 +18,6 @@ from herdbook.core import (
 
 OfSeveral: TypeAlias = str | msgspec.UnsetType
 """Name of a node where a log has several; otherwise the field is left out."""
-
-LOAD_TYPES: Final = frozenset({"ModelLoaded", "ReloadCompleted", "RunnerChanged"})
-"""Events that put a model into memory, or its runner into another one's place."""
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):

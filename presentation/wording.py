@@ -138,6 +138,11 @@ def capabilities_text(capabilities: Iterable[str]) -> str:
     return " ".join(_LABELS.get(name, name) for name in ordered) or NOTHING
 
 
+def load_text(load: Load | None, now: Now) -> str:
+    """Return when a model was loaded, and who loaded it."""
+    return f"{now.ago(load.at)}, {who_text(load)}" if load else UNKNOWN
+
+
 def used_text(status: ModelStatus, now: Now) -> str:
     """Return when a model was last used, and the actor."""
     if status.last_used_at is None:

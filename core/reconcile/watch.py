@@ -100,10 +100,10 @@ class Watch:
         """
         if self._settings.reconcile_every_s is None:
             await self._reconciler.refresh(recovered=recovered)
-            return
-        self._reconciler.check_address()
-        if await self._instances.hold(self._lease):
+        elif await self._instances.hold(self._lease):
             await self._reconciler.refresh(recovered=recovered, lease=self._lease)
+        else:
+            self._reconciler.check_address()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -328,6 +328,11 @@ def _reason_of(error: psycopg.Error) -> str:
     return text.partition("; ")[0].rstrip(".")
 
 
+def said(error: Exception) -> str:
+    """Return what the driver said behind an error, in parentheses; empty if nothing."""
+    return f" ({text_of(error.__cause__)})" if error.__cause__ else ""
+
+
 def text_of(error: BaseException) -> str:
     """Return the message of an error in one line, without the address."""
     primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from psycopg import sql
 
 from herdbook.events.errors import NewerSchemaError, NotALogError, StoreUnavailableError
-from herdbook.events.postgres.errors import NotPermittedError, text_of
+from herdbook.events.postgres.errors import NotPermittedError, said
 from herdbook.events.postgres.schema import MIGRATIONS, NEWEST
 from herdbook.events.postgres.session import Session
 
@@ -68,7 +68,7 @@ async def migrate(session: Session, schema: str) -> None:
 
 def _may_not(subject: str, found: _Found, error: Exception) -> NotPermittedError:
     """Return the error of a user who may not create or migrate the log."""
-    reason = f" ({text_of(error.__cause__)})" if error.__cause__ else ""
+    reason = said(error)
     if found.version:
         return NotPermittedError(
             subject,

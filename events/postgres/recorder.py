@@ -32,7 +32,7 @@ from herdbook.events.postgres.errors import (
     ConstraintError,
     NoConnectionError,
     ReplanError,
-    text_of,
+    said,
 )
 from herdbook.events.postgres.session import Backoff, Session
 from herdbook.events.postgres.tail import LINE, Tail
@@ -141,7 +141,7 @@ class PostgresRecorder:
             raise ConflictError(
                 "the log",
                 f"refuses the events after #{after.position}: it has one of the ids or "
-                f"versions already, or lacks a trigger{_reason(error)}",
+                f"versions already, or lacks a trigger{said(error)}",
                 "Run: herdbook doctor",
             ) from error
         if not written[0][0]:
@@ -295,14 +295,9 @@ def _contradiction(subject: str, head: Head, error: Exception) -> CorruptLogErro
     """Return the error of a log that refuses the event after its head."""
     return CorruptLogError(
         subject,
-        f"refuses an event at #{head.position + 1}, after its head{_reason(error)}",
+        f"refuses an event at #{head.position + 1}, after its head{said(error)}",
         "Run: herdbook doctor",
     )
-
-
-def _reason(error: Exception) -> str:
-    """Return what PostgreSQL said, in parentheses."""
-    return f" ({text_of(error.__cause__)})" if error.__cause__ else ""
 
 
 def _holders(drafts: Sequence[Draft], plan: Plan) -> dict[str, str]:

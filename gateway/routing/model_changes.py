@@ -49,7 +49,10 @@ class ModelChanges:
         Raises:
             Refusal: No node may get the model, or several have it.
         """
-        upstream = self._choose(incoming, asked, nodes, demanded=demanded)
+        if demanded:
+            upstream = self._nodes.any_of(nodes)
+        else:
+            upstream = self._choose(incoming, asked, nodes)
         self._remember(incoming, upstream.name)
         return upstream
 
@@ -62,15 +65,8 @@ class ModelChanges:
         return next((each for each in nodes if each.name == node), None)
 
     def _choose(
-        self,
-        incoming: IncomingRequest,
-        asked: str,
-        nodes: list[Upstream],
-        *,
-        demanded: bool,
+        self, incoming: IncomingRequest, asked: str, nodes: list[Upstream]
     ) -> Upstream:
-        if demanded:
-            return self._nodes.any_of(nodes)
         match incoming.endpoint.path:
             case "/api/pull":
                 return self._to_pull(asked, nodes)

@@ -22,7 +22,8 @@ from herdbook.core import (
 from herdbook.core.models.configuration import parse
 from herdbook.events.facts import Setting
 from herdbook.presentation import shapes
-from herdbook.presentation.loaded_models import LOAD_TYPES
+
+_LOADS = frozenset({"ModelLoaded", "ReloadCompleted", "RunnerChanged"})
 
 
 @verb("load", CHANGE)
@@ -83,7 +84,7 @@ def _keep_alive(text: str | None) -> str | float | None:
 
 
 async def _loaded_text(model: Target) -> str:
-    chosen = HistoryFilter(types=LOAD_TYPES, limit=1)
+    chosen = HistoryFilter(types=_LOADS, limit=1)
     entries = (await model.manager.available_history(model.name, chosen)).entries
     return f"{model.label} {entries[-1].sentence if entries else 'loaded'}"
 

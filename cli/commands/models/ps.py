@@ -71,18 +71,15 @@ def _nodes(nodes: Sequence[NodeStatus], now: Now) -> list[str]:
 
 
 def _row(group: Sequence[ModelStatus], now: Now, *, several: bool) -> Row:
-    status, runner, load = group[0], group[0].runner, group[0].last_load
+    status, runner = group[0], group[0].runner
     context = status.context_in_effect
-    loaded = (
-        f"{now.ago(load.at)}, {wording.who_text(load)}" if load else wording.UNKNOWN
-    )
     cells = [
         Piece(status.name, "bold"),
         *([Piece(status.node)] if several else []),
         *(Piece(text) for text in _memory(runner)),
         Piece(tokens_text(context) if context else wording.UNKNOWN),
         Piece((runner and facts.expiry_text(runner, now)) or wording.UNKNOWN),
-        Piece(loaded),
+        Piece(wording.load_text(status.last_load, now)),
         Piece(wording.used_text(last_used(group), now)),
     ]
     also = ", ".join(each.name for each in group[1:])

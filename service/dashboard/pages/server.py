@@ -257,7 +257,7 @@ def _running(
         facts.expiry_text(runner, now),
         f"{runner.context_length:,}" if runner.context_length else wording.UNKNOWN,
         load,
-        f"{now.ago(load.at)}, {wording.who_text(load)}" if load else wording.UNKNOWN,
+        wording.load_text(load, now),
         wording.used_text(used, now),
         used.last_used_at,
     )

@@ -1,8 +1,8 @@
 """What the database holds, read without Herdbook: ``psycopg``, ``json``, ``hashlib``.
 
 A trigger of the oracle notes, for each event of a reconciler, which session wrote it
-and which one had the lease of the node at that moment. The operations of dead instances
-are recorded as interrupted by whoever notices first: that needs no lease.
+and which one had the lease of the node at that moment. Each instance may
+record the operations of dead instances as interrupted, without a lease.
 """
 
 from __future__ import annotations
